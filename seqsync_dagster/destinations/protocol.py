@@ -1,0 +1,206 @@
+"""What the engine asks of a destination, and what it gets back.
+
+Rows travel as pandas DataFrames with Arrow dtypes, so that decimals, nullable
+integers and time zones survive. The engine never learns which of its APIs a
+destination used: it hands over frames and reads events.
+
+The rule that makes a kill harmless: **every event is durable in the journal
+before the generator that yielded it is resumed.** A destination therefore
+yields `InFlight` before anything irrevocable, and `Outcomes` as soon as the
+destination has given its word on rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import pandas as pd
+import pyarrow as pa
+
+Operation = Literal["upsert", "insert", "update", "delete"]
+
+#: What a rejection asks for.
+#:   retry_now    transient; was retried within the send and still failed (row locks, 5xx)
+#:   retry_later  transient for longer (limits spent)
+#:   fix_row      the row's own values are refused
+#:   fix_mapping  field, permission or type is wrong for every row
+#:   gone         the record this row was acknowledged as no longer exists
+#:   unknown      the reply was lost and sending again could write twice
+ErrorClass = Literal["retry_now", "retry_later", "fix_row", "fix_mapping", "gone", "unknown"]
+
+#: Columns that the engine adds to a frame; every other column is a destination field.
+SEQ = "seq"  # int64: the row's number in the plan, ascending over all frames
+DEST_ID = "dest_id"  # string: the acknowledged destination id (update, delete); absent otherwise
+
+#: Columns and types of an outcomes frame, in this order.
+OUTCOME_SCHEMA = pa.schema(
+    [
+        ("seq", pa.int64()),
+        ("dest_id", pa.string()),  # null when a create was rejected
+        ("created", pa.bool_()),  # null when rejected, or when a repeated send hides who created it
+        ("code", pa.string()),  # null = acknowledged
+        ("message", pa.string()),  # the destination's own words
+        ("error_class", pa.string()),  # an ErrorClass; null = acknowledged
+    ]
+)
+
+
+@dataclass(frozen=True)
+class FieldInfo:
+    """One field of a destination object, as its describe tells it."""
+
+    name: str
+    label: str
+    type: str
+    """The destination's own type name, e.g. ``string``, ``double``, ``reference``."""
+    length: int = 0
+    precision: int = 0
+    scale: int = 0
+    creatable: bool = True
+    updatable: bool = True
+    required: bool = False
+    """A create without a value is refused."""
+    matchable: bool = False
+    """May serve as `match`: an external id or idLookup field."""
+    case_sensitive: bool = False
+    """Two values that differ only in case are different values of this field."""
+    reference_to: tuple[str, ...] = ()
+    picklist: tuple[str, ...] = ()
+    restricted_picklist: bool = False
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """One destination object, as its describe tells it."""
+
+    name: str
+    label: str
+    fields: Mapping[str, FieldInfo]
+    creatable: bool = True
+    updatable: bool = True
+    deletable: bool = True
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who the destination says we are connected to. `id` is part of a ledger's identity."""
+
+    id: str
+    name: str
+    url: str
+    sandbox: bool | None = None
+    """Not a production account; None when the destination has no such notion."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One operation on one object for a run of planned rows."""
+
+    object: str
+    operation: Operation
+    match: str | None
+    """Field that an upsert matches on; a column of every frame then."""
+    rows: int
+    """How many rows the frames will yield, at most: a destination may choose its API by it."""
+    ignore_nulls: tuple[str, ...] = ()
+    """Columns where a null leaves the field as it is; in every other column a null clears it."""
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """Rows up to `last_seq` are about to be sent; `token` finds them again after a kill.
+
+    Rows between the previous InFlight's `last_seq` and this one's belong to it.
+    A later InFlight with the same `last_seq` replaces this one's token.
+    """
+
+    token: Mapping[str, object]
+    last_seq: int
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """The destination's word on some rows: a frame with the columns of OUTCOME_SCHEMA."""
+
+    frame: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a long send is; for the log only."""
+
+    text: str
+    done: int | None = None
+    total: int | None = None
+
+
+Event = InFlight | Outcomes | Progress
+
+
+@dataclass
+class CallCount:
+    """API calls made so far: all of them, and those that carried rows to be written."""
+
+    total: int = 0
+    row_bearing: int = 0
+    by_kind: dict[str, int] = field(default_factory=dict)
+
+    def add(self, kind: str, *, row_bearing: bool = False) -> None:
+        """Count one call of a kind such as ``describe`` or ``bulk upload``."""
+        self.total += 1
+        self.row_bearing += row_bearing
+        self.by_kind[kind] = self.by_kind.get(kind, 0) + 1
+
+
+class Destination(Protocol):
+    """A tool with hierarchical objects that rows can be sent to.
+
+    Every method may raise `DestinationUnreachable` or `DestinationRefused`;
+    a refusal of a single row is never an exception but an outcome.
+    """
+
+    calls: CallCount
+
+    def account(self) -> Account:
+        """Who we are connected to. Cached after the first call."""
+        ...
+
+    def describe(self, object: str) -> ObjectInfo:
+        """The object's fields; `DestinationRefused` names the nearest object when there is none."""
+        ...
+
+    def find(self, object: str, by: str, values: pa.Array) -> Iterator[pa.Table]:
+        """Ids of records whose field `by` equals one of `values`, each distinct text.
+
+        Yields tables with columns ``value`` (the one asked for, verbatim) and
+        ``dest_id``; a value without a record is absent, one with several
+        records stands in several rows.
+        """
+        ...
+
+    def send(self, request: Request, frames: Iterable[pd.DataFrame]) -> Iterator[Event]:
+        """Send the frames in order, yielding what happens (see the module's rule).
+
+        `frames` is read lazily and once. When the generator ends, every row has
+        had an outcome, or its fate is unknown to the destination and it stays due.
+        """
+        ...
+
+    def resume(self, token: Mapping[str, object], request: Request, frames: Iterable[pd.DataFrame]) -> Iterator[Event]:
+        """Find out what became of rows that were in flight when an earlier run died.
+
+        `frames` yields those rows again. Rows without an outcome afterwards
+        were not written, or can be sent again without harm.
+        Raises `DestinationStillBusy` when they are still being worked on.
+        """
+        ...
+
+    def record_url(self, object: str, dest_id: str) -> str:
+        """Where a person can look at the record."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...

@@ -1,0 +1,100 @@
+"""What can go wrong, said so that a reader knows what to do.
+
+    SeqsyncError
+     +- ConfigurationError      a file or setting is wrong; nothing was sent
+     +- WarehouseError          the model or the ledger cannot be read or written
+     |   +- WarehouseLocked     another process holds the DuckDB file
+     |   +- ModelMissing        the model's relation, or one of its columns, is not there
+     +- StateError              ledger or journal contradict what is known elsewhere
+     |   +- LedgerLost          the ledger is new but the sync has a past
+     |   +- OtherDestination    the connection points at another org than the ledger
+     |   +- LeaseHeld           another run is at work on this sync
+     |   +- LeaseLost           this run was declared dead and another took over
+     |   +- JournalUnavailable  the journal does not answer, or stays locked
+     +- GuardTripped            the plan breaks a guard; nothing was sent
+     +- GateClosed              a dbt test of the model failed; nothing was sent
+     +- DestinationError        the destination refused or did not answer
+         +- DestinationUnreachable   transient: worth another run as it is
+         +- DestinationRefused       credentials, permissions, unknown object
+         +- DestinationStillBusy     a job accepted earlier has not ended yet
+
+Every message says what is wrong, where, and what to do; none carries a secret.
+"""
+
+from __future__ import annotations
+
+
+class SeqsyncError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigurationError(SeqsyncError):
+    """A setting, a mapping or a file is wrong. Nothing was sent."""
+
+
+class WarehouseError(SeqsyncError):
+    """The warehouse could not be read, or the ledger not written."""
+
+
+class WarehouseLocked(WarehouseError):
+    """Another process holds the DuckDB file open."""
+
+
+class ModelMissing(WarehouseError):
+    """The model's relation, or a mapped column of it, does not exist."""
+
+
+class StateError(SeqsyncError):
+    """Ledger or journal contradict what is known elsewhere."""
+
+
+class LedgerLost(StateError):
+    """The ledger is new while the sync is known to have run before."""
+
+
+class OtherDestination(StateError):
+    """The connection now points at another org than the one in the ledger."""
+
+
+class LeaseHeld(StateError):
+    """Another run is at work on this sync; `holder` names it."""
+
+    def __init__(self, message: str, holder: str) -> None:
+        super().__init__(message)
+        self.holder = holder
+
+
+class LeaseLost(StateError):
+    """This run's lease was taken over; it must not write any more."""
+
+
+class JournalUnavailable(StateError):
+    """The journal could not be reached, or stayed locked; what was being written may not be there."""
+
+
+class GuardTripped(SeqsyncError):
+    """A plan breaks a guard. Nothing was sent; `plan_id` names the plan."""
+
+    def __init__(self, message: str, plan_id: str) -> None:
+        super().__init__(message)
+        self.plan_id = plan_id
+
+
+class GateClosed(SeqsyncError):
+    """The latest evaluation of a dbt test on the model failed. Nothing was sent."""
+
+
+class DestinationError(SeqsyncError):
+    """The destination refused a call, or did not answer it."""
+
+
+class DestinationUnreachable(DestinationError):
+    """No answer, or a transient one, after every retry: another run may succeed as it is."""
+
+
+class DestinationRefused(DestinationError):
+    """The destination answered no for good: credentials, permissions, unknown object."""
+
+
+class DestinationStillBusy(DestinationError):
+    """Work that the destination accepted has not ended within the wait; the next run takes it up."""

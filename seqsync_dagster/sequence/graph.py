@@ -1,0 +1,104 @@
+"""The DAG of a sequence: which sync waits for which."""
+
+from __future__ import annotations
+
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from seqsync_dagster.sequence.strict import nearest
+
+if TYPE_CHECKING:
+    from seqsync_dagster.sequence.spec import SequenceSpec, SyncSpec
+
+
+def check(sequence: SequenceSpec) -> None:
+    """Raise `ValueError` for what is wrong between syncs: names, parents, keys, cycles, double writers."""
+    by_name: dict[str, SyncSpec] = {}
+    for sync in sequence.syncs:
+        if sync.name in by_name:
+            raise ValueError(f"two syncs are named {sync.name!r}; a name stands for one sync.")
+        if sync.name == "finish":
+            raise ValueError("a sync cannot be named 'finish': that is the sequence's closing asset.")
+        by_name[sync.name] = sync
+    for sync in sequence.syncs:
+        for parent, fields in sync.parents().items():
+            if parent not in by_name:
+                raise ValueError(
+                    f"sync {sync.name!r}: {fields[0]} points to the parent {parent!r}, "
+                    f"which is no sync of this sequence.{nearest(parent, by_name)} "
+                    f"Syncs: {', '.join(by_name)}."
+                )
+            _check_width(sync, by_name[parent])
+    writers: dict[tuple[str, str], str] = {}
+    for sync in sequence.syncs:
+        for field, _ in sync.mappings():
+            other = writers.setdefault((sync.object.lower(), field.lower()), sync.name)
+            if other != sync.name:
+                raise ValueError(
+                    f"syncs {other!r} and {sync.name!r} both write {sync.object}.{field}; "
+                    "the last one to run would win. Map it in one of them."
+                )
+    order(sequence)
+
+
+def _check_width(sync: SyncSpec, parent: SyncSpec) -> None:
+    from seqsync_dagster.sequence.spec import ParentLookup
+
+    for field, mapping in sync.mappings():
+        if (
+            isinstance(mapping, ParentLookup)
+            and mapping.parent == parent.name
+            and len(mapping.from_) != len(parent.key)
+        ):
+            raise ValueError(
+                f"sync {sync.name!r}: {field} needs {len(parent.key)} column(s) in from, as many as the key "
+                f"of {parent.name!r} has ({', '.join(parent.key)}); found {', '.join(mapping.from_)}."
+            )
+
+
+def order(sequence: SequenceSpec) -> list[str]:
+    """Names of the syncs, parents before children; among equals as listed.
+
+    Raises `ValueError` for a cycle, naming the lookups that make it.
+    """
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for sync in sequence.syncs:
+        sorter.add(sync.name, *(p for p in sync.parents() if p != sync.name))
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        cycle: list[str] = error.args[1][::-1]
+        lookups = [
+            f"{child}.{field}"
+            for child, parent in pairwise(cycle)
+            for field in sequence.sync(child).parents().get(parent, ())
+        ]
+        raise ValueError(
+            f"the syncs wait for each other in a circle: {' -> '.join(cycle)}. "
+            f"Take one of these lookups out, or fill it in a second sync without it: {', '.join(lookups)}."
+        ) from None
+    listed = [s.name for s in sequence.syncs]
+    done: list[str] = []
+    ready: list[str] = []
+    while sorter.is_active():
+        ready.extend(sorter.get_ready())
+        ready.sort(key=listed.index)
+        name = ready.pop(0)
+        done.append(name)
+        sorter.done(name)
+    return done
+
+
+def children(sequence: SequenceSpec, name: str) -> list[tuple[str, list[str]]]:
+    """The other syncs that point to this one, each with its fields that do."""
+    return [(s.name, s.parents()[name]) for s in sequence.syncs if s.name != name and name in s.parents()]
+
+
+def descendants(sequence: SequenceSpec, name: str) -> list[str]:
+    """Every sync that waits for this one, directly or not, in running order."""
+    found: set[str] = set()
+    for candidate in order(sequence):
+        if any(p == name or p in found for p in sequence.sync(candidate).parents() if p != candidate):
+            found.add(candidate)
+    return [n for n in order(sequence) if n in found]

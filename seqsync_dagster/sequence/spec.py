@@ -1,0 +1,334 @@
+"""What a sequence is, as it stands in YAML. Typed, immutable, and ignorant of SQL, HTTP and Dagster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from seqsync_dagster.sequence.strict import Strict, nearest
+
+IfMissing = Literal["hold", "send_empty", "reject"]
+
+#: Longest sequence or sync name: both become part of table names, and PostgreSQL cuts those at 63 bytes.
+MAX_NAME = 24
+_NAME = r"^[a-z][a-z0-9_]*$"
+Name = Annotated[str, Field(pattern=_NAME, max_length=MAX_NAME)]
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+class ColumnMapping(Strict):
+    """A model column's value."""
+
+    column: Annotated[str, Field(description="Column of the model.")]
+    nulls: Annotated[
+        Literal["clear", "ignore"],
+        Field(description="What a null does to the field: `clear` empties it, `ignore` leaves it as it is."),
+    ] = "clear"
+
+
+class ConstantMapping(Strict):
+    """The same value for every record."""
+
+    constant: Annotated[str | int | float | bool, Field(description="The value.")]
+
+
+class ParentLookup(Strict):
+    """The record of another sync of this sequence (or of this sync itself: a self-reference)."""
+
+    parent: Annotated[str, Field(description="Name of the sync whose record the field points to.")]
+    from_: Annotated[
+        tuple[str, ...],
+        Field(alias="from", description="Column(s) of this model that hold the parent's key, in its order."),
+    ]
+    if_missing: Annotated[
+        IfMissing,
+        Field(description="While the parent has no destination id: `hold` the row, `send_empty`, or `reject` it."),
+    ] = "hold"
+
+    nulls: Annotated[
+        Literal["clear", "ignore"],
+        Field(description="What an empty reference does to the field: `clear` empties it, `ignore` leaves it."),
+    ] = "clear"
+
+    _tuple = field_validator("from_", mode="before")(_as_tuple)
+
+
+class RecordLookup(Strict):
+    """A record that no sync writes, found in the destination by one of its fields."""
+
+    lookup: Annotated[str, Field(description="Destination object to search, e.g. `User`.")]
+    by: Annotated[str, Field(description="Field of that object to search by, e.g. `Email`.")]
+    from_: Annotated[str, Field(alias="from", description="Column of this model that holds the value to find.")]
+    if_missing: Annotated[
+        IfMissing,
+        Field(description="When no record, or more than one, is found: `hold` the row, `send_empty`, or `reject` it."),
+    ] = "hold"
+    nulls: Annotated[
+        Literal["clear", "ignore"],
+        Field(description="What an empty reference does to the field: `clear` empties it, `ignore` leaves it."),
+    ] = "clear"
+
+
+def _mapping_kind(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "name"
+    if isinstance(value, dict):
+        for kind in ("parent", "lookup", "constant", "column"):
+            if kind in value:
+                return kind
+    for model, kind in (
+        (ParentLookup, "parent"),
+        (RecordLookup, "lookup"),
+        (ConstantMapping, "constant"),
+        (ColumnMapping, "column"),
+    ):
+        if isinstance(value, model):
+            return kind
+    return None
+
+
+Mapping = Annotated[
+    Annotated[str, Tag("name")]
+    | Annotated[ColumnMapping, Tag("column")]
+    | Annotated[ConstantMapping, Tag("constant")]
+    | Annotated[ParentLookup, Tag("parent")]
+    | Annotated[RecordLookup, Tag("lookup")],
+    Discriminator(
+        _mapping_kind,
+        custom_error_type="mapping_form",
+        custom_error_message=(
+            "a field is mapped to a column name, or to one of {column: ...}, {constant: ...}, "
+            "{parent: SYNC, from: COLUMN}, {lookup: OBJECT, by: FIELD, from: COLUMN}"
+        ),
+    ),
+]
+
+FieldMapping = ColumnMapping | ConstantMapping | ParentLookup | RecordLookup
+
+
+class Limit(Strict):
+    """A share that must not be exceeded, judged only when enough rows are concerned."""
+
+    percent: Annotated[float, Field(ge=0, le=100, description="Highest share allowed, in percent.")]
+    min_rows: Annotated[
+        int, Field(ge=0, description="Up to this many rows the limit does not apply, whatever the share.")
+    ] = 0
+
+    def exceeded(self, part: int, whole: int) -> bool:
+        """Whether `part` rows of `whole` are over the limit."""
+        return part > self.min_rows and part * 100 > self.percent * whole
+
+    def __str__(self) -> str:
+        return f"{self.percent:g}% (and more than {self.min_rows} rows)"
+
+
+class Guards(Strict):
+    """Limits that a plan must pass before anything is sent. `null` switches one off."""
+
+    max_removed: Annotated[Limit | None, Field(description="Removals, as a share of the acknowledged records.")] = (
+        Limit(percent=10, min_rows=50)
+    )
+    max_updated: Annotated[Limit | None, Field(description="Updates, as a share of the acknowledged records.")] = Limit(
+        percent=50, min_rows=50
+    )
+
+
+class Errors(Strict):
+    """When rejected rows make a sync fail."""
+
+    max_rejected: Annotated[Limit, Field(description="Rejected rows, as a share of the rows sent in the run.")] = Limit(
+        percent=5, min_rows=20
+    )
+
+
+class CronTrigger(Strict):
+    """Run at the times of a cron expression."""
+
+    cron: Annotated[str, Field(description="Five-field cron expression, e.g. `0 * * * *`.")]
+    timezone: Annotated[str, Field(description="Zone the expression is meant in, e.g. `Europe/Paris`.")] = "UTC"
+
+
+class ModelsTrigger(Strict):
+    """Run when upstream models were materialised by something else than this sequence."""
+
+    models: Annotated[Literal["all", "any"], Field(description="Wait for `all` models, or for `any`.")]
+
+
+def _trigger_kind(value: Any) -> str | None:
+    if isinstance(value, dict):
+        return next((k for k in ("cron", "models") if k in value), None)
+    return "cron" if isinstance(value, CronTrigger) else "models" if isinstance(value, ModelsTrigger) else None
+
+
+Trigger = Annotated[
+    Annotated[CronTrigger, Tag("cron")] | Annotated[ModelsTrigger, Tag("models")],
+    Discriminator(
+        _trigger_kind,
+        custom_error_type="trigger_form",
+        custom_error_message="a trigger is {cron: EXPRESSION, timezone: ZONE} or {models: all | any}",
+    ),
+]
+
+
+class SyncSpec(Strict):
+    """One sync: one model into one destination object."""
+
+    name: Annotated[Name, Field(description="Name of the sync, unique in its sequence.")]
+    model: Annotated[str | None, Field(description="dbt model to read.")] = None
+    table: Annotated[str | None, Field(description="Table or view to read instead, as `schema.table`.")] = None
+    query: Annotated[str | None, Field(description="SELECT statement to read instead.")] = None
+    deps: Annotated[
+        tuple[str, ...],
+        Field(description="With `table` or `query`: asset keys (`a/b`) that must be built first."),
+    ] = ()
+    description: Annotated[str | None, Field(description="Shown with the asset.")] = None
+    key: Annotated[tuple[str, ...], Field(description="The model's primary key column(s).")]
+    object: Annotated[str, Field(description="Destination object, by its API name.")]
+    match: Annotated[str, Field(description="Destination field (external id) that the key is matched on.")]
+    mode: Annotated[
+        Literal["upsert", "update"],
+        Field(description="`upsert` creates and updates; `update` never creates."),
+    ] = "upsert"
+    removed: Annotated[
+        Literal["keep", "delete"],
+        Field(description="What becomes of a record whose row left the model. Only records we created."),
+    ] = "keep"
+    delete_adopted: Annotated[
+        bool, Field(description="`removed: delete` also deletes records that were there before us.")
+    ] = False
+    fields: Annotated[dict[str, Mapping], Field(description="Destination field <- where its value comes from.")]
+    sensitive: Annotated[
+        tuple[str, ...], Field(description="Model columns whose values are masked in tables, logs and metadata.")
+    ] = ()
+    owners: Annotated[tuple[str, ...], Field(description="E-mail addresses or `team:name`.")] = ()
+    errors: Annotated[Errors | None, Field(description="Instead of the sequence's.")] = None
+    guards: Annotated[Guards | None, Field(description="Instead of the sequence's.")] = None
+
+    _tuples = field_validator("key", "deps", "sensitive", "owners", mode="before")(_as_tuple)
+
+    @model_validator(mode="after")
+    def _whole(self) -> SyncSpec:
+        where = f"sync {self.name!r}"
+        named = [n for n in ("model", "table", "query") if getattr(self, n)]
+        if len(named) != 1:
+            raise ValueError(
+                f"{where}: say where its rows come from with exactly one of model, table, query; "
+                f"found {' and '.join(named) or 'none'}."
+            )
+        if not self.key:
+            raise ValueError(f"{where}: key names the model's primary key column(s); it is empty.")
+        if not self.fields:
+            raise ValueError(f"{where}: fields maps at least one destination field; it is empty.")
+        if len(set(self.key)) != len(self.key):
+            raise ValueError(f"{where}: key names a column twice: {', '.join(self.key)}.")
+        unknown = set(self.sensitive) - self.columns() - set(self.fields)
+        for column in sorted(unknown):
+            raise ValueError(
+                f"{where}: sensitive names {column!r}, which is neither a mapped column nor a field."
+                f"{nearest(column, self.columns())}"
+            )
+        if self.removed == "delete" and self.mode == "update":
+            raise ValueError(
+                f"{where}: removed: delete needs mode: upsert; "
+                "a sync that never creates a record has none of its own to delete."
+            )
+        match = self.fields.get(self.match)
+        if match is not None and (len(self.key) != 1 or _columns_of(match) != set(self.key)):
+            raise ValueError(f"{where}: the match field {self.match} is filled from the key; take it out of fields.")
+        return self
+
+    @property
+    def source(self) -> str:
+        """The model as a person names it: dbt model, table, or `query`."""
+        return self.model or self.table or "query"
+
+    def mappings(self) -> Iterator[tuple[str, FieldMapping]]:
+        """The fields with their mappings in full form, in YAML's order, the match field left out."""
+        for field, mapping in self.fields.items():
+            if field != self.match:
+                yield field, ColumnMapping(column=mapping) if isinstance(mapping, str) else mapping
+
+    def columns(self) -> set[str]:
+        """Every model column this sync reads."""
+        return set(self.key).union(*(_columns_of(m) for _, m in self.mappings()))
+
+    def parents(self) -> dict[str, list[str]]:
+        """Parent sync -> the fields that point to it, itself included for a self-reference."""
+        found: dict[str, list[str]] = {}
+        for field, m in self.mappings():
+            if isinstance(m, ParentLookup):
+                found.setdefault(m.parent, []).append(field)
+        return found
+
+    def is_sensitive(self, field: str) -> bool:
+        """Whether a field's value must be masked wherever a person could read it."""
+        if field in self.sensitive:
+            return True
+        mapping = self.fields.get(field)
+        if mapping is None:
+            return bool(set(self.key) & set(self.sensitive))
+        if isinstance(mapping, str):
+            return mapping in self.sensitive
+        return bool(_columns_of(mapping) & set(self.sensitive))
+
+
+def _columns_of(mapping: str | FieldMapping) -> set[str]:
+    match mapping:
+        case str():
+            return {mapping}
+        case ColumnMapping():
+            return {mapping.column}
+        case ParentLookup():
+            return set(mapping.from_)
+        case RecordLookup():
+            return {mapping.from_}
+        case ConstantMapping():
+            return set()
+
+
+class SequenceSpec(Strict):
+    """A sequence: syncs that run in the order their references demand, as one Dagster job."""
+
+    name: Annotated[Name, Field(description="Name of the sequence and of its job.")]
+    description: Annotated[str | None, Field(description="Shown with the job.")] = None
+    owners: Annotated[tuple[str, ...], Field(description="E-mail addresses or `team:name`.")] = ()
+    runs_on: Annotated[tuple[Trigger, ...], Field(description="When the sequence runs by itself.")] = ()
+    warehouse: Annotated[str, Field(description="Folder in `defs/` of the warehouse that holds the models.")] = (
+        "warehouse"
+    )
+    destination: Annotated[str, Field(description="Folder in `defs/` of the connection to write to.")]
+    dbt: Annotated[str | None, Field(description="Folder in `defs/` of the dbt project that builds the models.")] = (
+        "dbt"
+    )
+    errors: Errors = Errors()
+    guards: Guards = Guards()
+    syncs: Annotated[tuple[SyncSpec, ...], Field(description="The syncs, in any order.")]
+
+    _tuples = field_validator("owners", mode="before")(_as_tuple)
+
+    @model_validator(mode="after")
+    def _whole(self) -> SequenceSpec:
+        if not self.syncs:
+            raise ValueError("syncs is empty; a sequence has at least one sync.")
+        # Imported here: the graph is made of specs.
+        from seqsync_dagster.sequence.graph import check
+
+        check(self)
+        return self
+
+    def sync(self, name: str) -> SyncSpec:
+        """The sync of that name; `KeyError` when there is none."""
+        return next(s for s in self.syncs if s.name == name)
+
+    def errors_of(self, sync: SyncSpec) -> Errors:
+        """The sync's own error limits, else the sequence's."""
+        return sync.errors or self.errors
+
+    def guards_of(self, sync: SyncSpec) -> Guards:
+        """The sync's own guards, else the sequence's."""
+        return sync.guards or self.guards
