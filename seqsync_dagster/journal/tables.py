@@ -1,0 +1,113 @@
+"""The journal's tables, and how an older journal becomes a current one.
+
+    journal_schema    the version of these tables
+    journal_lease     who may write a sync's state; one row per sync, for ever
+    journal_run       runs begun; a closed run leaves its one small row
+    journal_send      what an open run sent or is about to send, and how to find it again
+    journal_outcome   the destination's word on rows of open runs, until settled
+
+On PostgreSQL they live in schema ``seqsync``, on SQLite in the file. Times are seconds since
+1970 in UTC by the database's clock: ``to_timestamp(x)`` and ``datetime(x, 'unixepoch')`` show them.
+
+There are no foreign keys on purpose: half a million outcomes would each pay for the check, and
+every write already proves in its own transaction that its run is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+SCHEMA = "seqsync"
+"""PostgreSQL schema of the tables; translated to none on SQLite."""
+
+SCHEMA_VERSION = 1
+"""Version that this code reads and writes. Raise it together with an entry in `MIGRATIONS`."""
+
+MIGRATIONS: Mapping[int, Callable[[sa.Connection], None]] = {}
+"""From version -> the function that brings tables of that version to the next one.
+
+It runs in the transaction that also writes the new version, and may count on no other process
+changing the tables meanwhile.
+"""
+
+metadata = sa.MetaData(schema=SCHEMA)
+
+_json = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+schema_version = sa.Table(
+    "journal_schema",
+    metadata,
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("applied_at", sa.Double, nullable=False),
+    comment="Versions these tables have had; the highest is the current one.",
+)
+
+lease = sa.Table(
+    "journal_lease",
+    metadata,
+    sa.Column("sequence", sa.Text, primary_key=True),
+    sa.Column("sync", sa.Text, primary_key=True),
+    sa.Column("epoch", sa.BigInteger, nullable=False, comment="Grows by one at each acquisition."),
+    sa.Column("token", sa.Text, comment="Secret of the acquisition; null = nobody holds the lease."),
+    sa.Column("holder", sa.Text, comment="For people: which run holds it, or held it last."),
+    sa.Column("acquired_at", sa.Double),
+    sa.Column("heartbeat_at", sa.Double, comment="Last sign of life."),
+    sa.Column("expires_at", sa.Double, comment="From then on anybody may take it over."),
+    sa.Column("host", sa.Text, comment="Host name of the holder's process."),
+    sa.Column("machine", sa.Text, comment="Kernel boot and pid namespace that `pid` is valid in."),
+    sa.Column("pid", sa.BigInteger),
+    sa.Column("process_start", sa.BigInteger, comment="Tells a process from a later one with its pid."),
+    comment="Who may write a sync's state. Rows stay, so that epochs never repeat.",
+)
+
+run = sa.Table(
+    "journal_run",
+    metadata,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("sequence", sa.Text, nullable=False),
+    sa.Column("sync", sa.Text, nullable=False),
+    sa.Column("plan_id", sa.Text, comment="Null until the run has a plan."),
+    sa.Column("epoch", sa.BigInteger, nullable=False, comment="Of the lease the run was begun under."),
+    sa.Column("started_at", sa.Double, nullable=False),
+    sa.Column("closed_at", sa.Double, comment="Null while open: begun, and not settled yet."),
+    comment="Runs of syncs.",
+)
+# Partial: closed runs only ever accumulate, and nobody looks them up by sync.
+sa.Index(
+    "journal_run_open",
+    run.c.sequence,
+    run.c.sync,
+    sqlite_where=run.c.closed_at.is_(None),
+    postgresql_where=run.c.closed_at.is_(None),
+)
+
+send = sa.Table(
+    "journal_send",
+    metadata,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("first_seq", sa.BigInteger, nullable=False),
+    sa.Column("last_seq", sa.BigInteger, nullable=False),
+    sa.Column("request", _json, nullable=False, comment="What was asked of the destination."),
+    sa.Column("token", _json, nullable=False, comment="How the destination finds it again."),
+    sa.Column("finished", sa.Boolean, nullable=False, comment="The destination has had its last word."),
+    comment="Sends of open runs.",
+)
+
+outcome = sa.Table(
+    "journal_outcome",
+    metadata,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("dest_id", sa.Text),
+    sa.Column("created", sa.Boolean),
+    sa.Column("code", sa.Text, comment="Null = acknowledged."),
+    sa.Column("message", sa.Text),
+    sa.Column("error_class", sa.Text),
+    comment="The destination's word on rows of open runs; the last one on each row.",
+    # The rows stand in the primary key itself: half the writes, and pages in order of seq.
+    sqlite_with_rowid=False,
+)
