@@ -1,0 +1,130 @@
+"""Step 4: the plan's rows go to the destination, and every word it says is durable before the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+import sqlalchemy as sa
+
+from seqsync_dagster.destinations.protocol import Event, InFlight, Operation, Outcomes, Progress, Request
+from seqsync_dagster.engine.site import Work
+from seqsync_dagster.ledger import rows as plan_rows
+from seqsync_dagster.ledger.rows import MASK, Group
+from seqsync_dagster.ledger.tables import CREATE, DELETE, UPDATE, StateTables
+from seqsync_dagster.warehouse.open import Room, pages
+
+#: Rows per frame. Large enough that a frame's fixed costs vanish, small enough that memory stays flat.
+PAGE = 10_000
+
+_OPERATIONS: dict[str, Operation] = {CREATE: "upsert", UPDATE: "update", DELETE: "delete"}
+
+
+@dataclass
+class _Sending:
+    """The send that the journal holds as in flight."""
+
+    number: int = 0
+    first_seq: int = 0
+    last_seq: int = 0
+    open: bool = False
+
+
+def apply(work: Work, room: Room, tables: StateTables, run_id: str) -> None:
+    """Send everything in the plan, parents before children.
+
+    Raises what the destination raises; then every outcome known so far is in the journal.
+    """
+    sending = _Sending()
+    groups = plan_rows.groups(room.connection, tables)
+    total = sum(g.rows for g in groups)
+    done = 0
+    room.connection.commit()
+    for group in groups:
+        _send_group(work, room, tables, run_id, group, sending)
+        stage_outcomes(work, room, tables, run_id, after_seq=group.first_seq - 1)
+        done += group.rows
+        work.log(f"{work.sync.name}: {done} of {total} rows sent ({group.operation}, level {group.level})")
+
+
+def _send_group(work: Work, room: Room, tables: StateTables, run_id: str, group: Group, sending: _Sending) -> None:
+    journal = work.site.journal
+    request = Request(
+        object=work.sync.object,
+        operation=_OPERATIONS[group.operation],
+        match=work.sync.match if group.operation == CREATE else None,
+        rows=group.rows,
+        ignore_nulls=plan_rows.ignored_nulls(work.sync),
+    )
+    sending.last_seq = group.first_seq - 1
+    described = {"object": request.object, "operation": group.operation, "rows": group.rows}
+    rows = frames(work, room, tables, group.operation, group.first_seq, group.last_seq)
+    for event in work.site.destination.send(request, rows):
+        if isinstance(event, InFlight):
+            if not (sending.open and event.last_seq == sending.last_seq):
+                _finish(work, run_id, sending)
+                sending.number += 1
+                sending.first_seq, sending.last_seq, sending.open = sending.last_seq + 1, event.last_seq, True
+            journal.in_flight(
+                work.lease, run_id, sending.number, sending.first_seq, sending.last_seq, described, event.token
+            )
+        else:
+            take(work, room, tables, run_id, event)
+    _finish(work, run_id, sending)
+
+
+def _finish(work: Work, run_id: str, sending: _Sending) -> None:
+    if sending.open:
+        work.site.journal.finish_send(work.lease, run_id, sending.number)
+        sending.open = False
+
+
+def take(work: Work, room: Room, tables: StateTables, run_id: str, event: Event) -> None:
+    """Make what a destination said durable, or tell it."""
+    if isinstance(event, Outcomes):
+        if len(event.frame):
+            work.site.journal.record(work.lease, run_id, _masked(work, room, tables, event.frame))
+    elif isinstance(event, Progress):
+        work.log(f"{work.sync.name}: {event.text}")
+
+
+def _masked(work: Work, room: Room, tables: StateTables, frame: pd.DataFrame) -> pd.DataFrame:
+    """The outcomes with sensitive values cut out of the destination's messages, which like to quote them."""
+    if not work.sync.sensitive:
+        return frame
+    spoken = frame[frame["code"].notna() & frame["message"].notna()]
+    if spoken.empty:
+        return frame
+    secrets = plan_rows.sensitive_values(room.connection, tables, work.sync, [int(s) for s in spoken["seq"]])
+    room.connection.commit()
+    messages = frame["message"].copy()
+    for index, seq, message in zip(spoken.index, spoken["seq"], spoken["message"], strict=True):
+        # Longest first, so that a value inside another does not leave a readable rest.
+        for value in sorted(secrets.get(int(seq), ()), key=len, reverse=True):
+            message = message.replace(value, MASK).replace(value.strip(), MASK)
+        messages[index] = message
+    return frame.assign(message=messages)
+
+
+def frames(
+    work: Work, room: Room, tables: StateTables, operation: str, first: int, last: int
+) -> Iterator[pd.DataFrame]:
+    """The plan's rows `first`..`last` as frames of at most PAGE rows, Arrow types kept."""
+    for start, end in pages(first, last, PAGE):
+        table = room.fetch(plan_rows.page(tables, work.sync, operation, start, end))
+        # No transaction stays open while a frame travels.
+        room.connection.commit()
+        if table.num_rows:
+            yield table.to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def stage_outcomes(
+    work: Work, room: Room, tables: StateTables, run_id: str, *, after_seq: int = -1, anew: bool = False
+) -> None:
+    """Copy the journal's outcomes beside the plan: for references within the run, and for settling."""
+    condition = sa.true() if anew else tables.outcome.c.seq > after_seq
+    room.connection.execute(sa.delete(tables.outcome).where(condition))
+    for chunk in work.site.journal.outcomes(run_id, after_seq=-1 if anew else after_seq):
+        room.load(tables.outcome, chunk)
+    room.connection.commit()

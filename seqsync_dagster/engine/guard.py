@@ -1,0 +1,42 @@
+"""Step 3: limits that a plan must pass before anything is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seqsync_dagster.errors import GuardTripped
+from seqsync_dagster.sequence.spec import Guards
+
+
+@dataclass(frozen=True)
+class PlannedChange:
+    """What a plan would do to what is acknowledged."""
+
+    acknowledged: int
+    updates: int
+    removals: int
+
+
+def check_guards(
+    sync: str, guards: Guards, change: PlannedChange, *, plan_id: str, resync_reason: str | None, asked: bool
+) -> None:
+    """Raise `GuardTripped` naming number and limit. `asked`: the operator asked for every row to be sent."""
+    broken: list[str] = []
+    limit = guards.max_removed
+    if limit is not None and limit.exceeded(change.removals, change.acknowledged):
+        broken.append(_broken("max_removed", limit, change.removals, change.acknowledged, "would be removed"))
+    limit = guards.max_updated
+    if limit is not None and not asked and limit.exceeded(change.updates, change.acknowledged):
+        because = f" because {resync_reason}" if resync_reason else ""
+        broken.append(_broken("max_updated", limit, change.updates, change.acknowledged, f"would be updated{because}"))
+    if broken:
+        raise GuardTripped(
+            f"sync {sync}: {'; '.join(broken)}. Nothing was sent. If this is what you want, launch the run again "
+            f"with approve_plan: {plan_id}, which lets exactly this plan pass; else mend the model.",
+            plan_id,
+        )
+
+
+def _broken(name: str, limit: object, part: int, whole: int, what: str) -> str:
+    share = 100 * part / whole if whole else 100.0
+    return f"guard {name}: {part} of {whole} acknowledged records ({share:.1f}%) {what}, the limit is {limit}"

@@ -1,0 +1,26 @@
+"""What the person who starts a run may ask of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Options of one run; the same for every sync in it."""
+
+    full_resync: bool = False
+    """Every row is due, whatever the ledger says."""
+    only_keys: tuple[str, ...] = ()
+    """Only rows with these keys (text form; the parts of a composite key joined with ``:``). No removals."""
+    limit: int | None = None
+    """At most this many rows are sent per sync. No removals."""
+    approve_plan: str | None = None
+    """Id of a plan that a guard stopped: exactly that plan passes its guards."""
+    rebuild_ledger: bool = False
+    """Start with an empty ledger although the sync has run before; rows are matched again."""
+
+    @property
+    def partial(self) -> bool:
+        """Whether the plan does not see the whole model, so that it cannot tell what left it."""
+        return bool(self.only_keys) or self.limit is not None

@@ -1,0 +1,324 @@
+"""Step 2: what differs, and what will be done about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from seqsync_dagster.engine.guard import PlannedChange
+from seqsync_dagster.engine.preflight import match_field
+from seqsync_dagster.engine.report import Counts
+from seqsync_dagster.engine.site import Work, checked_account
+from seqsync_dagster.errors import LedgerLost
+from seqsync_dagster.ledger import registry
+from seqsync_dagster.ledger import tables as t
+from seqsync_dagster.ledger.delta import (
+    delta_table,
+    lookup_values,
+    model_rows_in_delta,
+    temporary,
+    write_delta,
+)
+from seqsync_dagster.ledger.fingerprint import Checksum, Model, checksum, mapping_digest
+from seqsync_dagster.ledger.plan import FOUND, OWN_RECORD, PlanRequest, found_table, plan_counts, plan_id, write_plan
+from seqsync_dagster.ledger.registry import Registered
+from seqsync_dagster.ledger.tables import Shape, StateTables
+from seqsync_dagster.warehouse.open import Room, reraise
+from seqsync_dagster.warehouse.source import ModelSource
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan, written, and everything that its settling will need."""
+
+    plan_id: str
+    counts: Counts
+    change: PlannedChange
+    resync_reason: str | None
+    known: Registered | None
+    registry: Mapping[str, Any]
+    """Columns of ``syncs`` that become true once the plan is settled."""
+    nothing_to_do: bool
+    """The model is the one that was settled last, and nothing waits: no plan was written."""
+
+
+def plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Planned:
+    """Compare the model with the ledger and write the plan; releases the warehouse.
+
+    `remembered`: the sync is known to have run before. Raises `LedgerLost`,
+    `ModelMissing`, `OtherDestination`, `WarehouseError`, and what the
+    destination raises when it has to be asked.
+    """
+    try:
+        return _plan(work, room, source, remembered)
+    except DBAPIError as error:
+        raise reraise(error, f"sync {work.sync.name}: the warehouse could not make the plan") from None
+
+
+def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Planned:
+    sync, options, connection = work.sync, work.options, room.connection
+    tables = work.tables(room.schema)
+    names = (work.site.sequence.name, sync.name)
+    if options.rebuild_ledger:
+        registry.drop_ledger(connection, tables, *names)
+    known = registry.read(connection, tables, *names)
+    if known is None and remembered and not options.rebuild_ledger:
+        raise LedgerLost(
+            f"sync {sync.name}: its ledger is empty, but Dagster remembers that the sync has run. Sending everything "
+            "again could undo changes and would forget which records are ours. Nothing was sent. Bring the state "
+            "back (see `state:` in the warehouse's YAML), or launch with rebuild_ledger: true, which matches every "
+            "row again by its key."
+        )
+    columns = sorted(sync.columns())
+    relation = room.model(source, columns)
+    model = Model(relation, room.column_types(sa.select(*[relation.c[c] for c in columns])))
+    digest = mapping_digest(sync, model.types)
+    new = known is None or known.org_id is None
+    if new:
+        account = checked_account(work, known)
+        case_sensitive = match_field(work.site.destination, sync).case_sensitive
+    else:
+        assert known is not None
+        case_sensitive = known.case_sensitive
+    registry.create_tables(connection, tables, model, sync)
+    registry.claim(connection, tables, *names, work.lease.epoch)
+    if new:
+        registry.update(
+            connection,
+            tables,
+            *names,
+            org_id=account.id,
+            org_name=account.name,
+            object=sync.object,
+            match_field=sync.match,
+            case_sensitive=case_sensitive,
+        )
+    connection.commit()
+    parents = {p: _parent(work, room, p) for p in sync.parents() if p != sync.name}
+    arrivals = {p: r.arrivals for p, r in parents.items() if r is not None}
+    reason = _resync_reason(work, room, tables, known, digest)
+    full = reason is not None
+    now_rows: Checksum | None = None
+    if not options.partial:
+        rows, total = connection.execute(checksum(model, sync)).one()
+        now_rows = Checksum(rows, total)
+        same = known is not None and not full and (known.checksum, known.mapping_digest) == (now_rows, digest)
+        if known is not None and same and not _anything_waits(connection, tables, known, arrivals):
+            room.release_model()
+            return _unchanged(known, now_rows)
+    write_delta(
+        connection,
+        model,
+        sync,
+        tables,
+        case_sensitive={sync.name: case_sensitive, **{p: r.case_sensitive for p, r in parents.items() if r}},
+        full=full,
+        only_keys=options.only_keys,
+    )
+    room.release_model()
+    _find_records(work, room, tables, known)
+    work.site.journal.begin(work.lease, work.run_id)
+    registry.claim(connection, tables, *names, work.lease.epoch)
+    ledgers = {p: _ledger(work, room, p) for p in parents}
+    write_plan(
+        connection,
+        PlanRequest(
+            sync=sync,
+            tables=tables,
+            parent_ledgers=ledgers,
+            whole=not options.only_keys,
+            full=full,
+            asked=bool(options.only_keys) or options.full_resync,
+            now=datetime.now(UTC),
+            limit=options.limit,
+        ),
+    )
+    registry.update(connection, tables, *names, plan_run_id=work.run_id)
+    differing = model_rows_in_delta(connection, Shape.of(sync))
+    counts, change = _count(connection, tables, work, now_rows, differing)
+    name = plan_id(connection, tables, digest)
+    connection.commit()
+    work.site.journal.planned(work.lease, work.run_id, name)
+    settled: dict[str, Any] = {}
+    if now_rows is not None:
+        settled = {
+            "mapping_digest": digest,
+            "hash_name": room.hash_name,
+            "parent_arrivals": json.dumps(arrivals),
+            **now_rows.as_columns(),
+        }
+    elif known is None or known.mapping_digest is None:
+        # The first rows of a ledger decide what its fingerprints mean, even when a run was not about all rows.
+        settled = {"mapping_digest": digest, "hash_name": room.hash_name}
+    return Planned(name, counts, change, reason, known, settled, nothing_to_do=False)
+
+
+def _resync_reason(work: Work, room: Room, tables: StateTables, known: Registered | None, digest: str) -> str | None:
+    if work.options.only_keys:
+        return None
+    if work.options.full_resync:
+        return "the run asked for a full resync"
+    if known is None or known.mapping_digest is None:
+        return None
+    if known.mapping_digest != digest:
+        return "the mapping, or a type of the model, changed"
+    if known.hash_name != room.hash_name:
+        return f"fingerprints were computed by {known.hash_name}, this engine computes {room.hash_name}"
+    return None
+
+
+def _anything_waits(
+    connection: sa.Connection, tables: StateTables, known: Registered, arrivals: Mapping[str, int]
+) -> bool:
+    ledger = tables.ledger
+    due = [
+        sa.and_(ledger.c.state.in_([t.REJECTED, t.GONE]), ledger.c.retry_at <= datetime.now(UTC)),
+        ledger.c.state == t.UNRESOLVED,
+        # Whether somebody created the looked-up record meanwhile, only the destination knows.
+        sa.and_(ledger.c.state == t.HELD, ledger.c.code == "LOOKUP_MISSING"),
+    ]
+    if dict(known.parent_arrivals) != dict(arrivals):
+        due.append(ledger.c.state == t.HELD)
+    return connection.execute(sa.select(sa.func.count()).select_from(ledger).where(sa.or_(*due))).scalar_one() > 0
+
+
+def _unchanged(known: Registered, rows: Checksum) -> Planned:
+    last = known.last_counts
+    counts = Counts(
+        model=rows.rows,
+        waiting=last.get("waiting", 0) + last.get("rejected", 0),
+        held_pending=last.get("held_pending", 0),
+        held_missing=last.get("held_missing", 0),
+        invalid_null=last.get("invalid_null", 0),
+        invalid_duplicate=last.get("invalid_duplicate", 0),
+    )
+    counts = replace(counts, unchanged=rows.rows - counts.waiting - counts.held - counts.invalid)
+    return Planned("-", counts, PlannedChange(0, 0, 0), None, known, {}, nothing_to_do=True)
+
+
+def _parent(work: Work, room: Room, parent: str) -> Registered | None:
+    schema = room.state_schema_of(parent)
+    if schema is None:
+        return None
+    sequence = work.site.sequence
+    tables = StateTables.of(sequence, sequence.sync(parent), schema)
+    return registry.read(room.connection, tables, sequence.name, parent)
+
+
+def _ledger(work: Work, room: Room, parent: str) -> sa.TableClause | None:
+    schema = room.state_schema_of(parent)
+    if schema is None:
+        return None
+    table = t.ledger_of(work.site.sequence.name, parent, schema)
+    return table if sa.inspect(room.connection).has_table(table.name, schema=schema) else None
+
+
+def _find_records(work: Work, room: Room, tables: StateTables, known: Registered | None) -> None:
+    """Ask the destination for the records that no sync writes, for the differing rows only."""
+    shape = Shape.of(work.sync)
+    if not shape.lookups and work.sync.mode != "update":
+        return
+    temporary(
+        room.connection,
+        FOUND,
+        sa.select(
+            sa.cast(sa.null(), sa.Text).label("field"),
+            sa.cast(sa.null(), sa.Text).label("value"),
+            sa.cast(sa.null(), sa.Text).label("dest_id"),
+            sa.cast(sa.null(), sa.Integer).label("matches"),
+        ).where(sa.false()),
+    )
+    for field, lookup in shape.lookups.items():
+        values = room.fetch(lookup_values(shape, field))["value"].combine_chunks()
+        _find(work, room, known, field, lookup.lookup, lookup.by, values)
+    if work.sync.mode == "update":
+        d, ledger = delta_table(shape), tables.ledger
+        unknown = (
+            sa.select(d.c.match_text.label("value"))
+            .select_from(d.outerjoin(ledger, ledger.c.match_key == d.c.match_key))
+            .where(d.c.fingerprint.is_not(None), d.c.match_text.is_not(None), ledger.c.dest_id.is_(None))
+            .distinct()
+        )
+        values = room.fetch(unknown)["value"].combine_chunks()
+        _find(work, room, known, OWN_RECORD, work.sync.object, work.sync.match, values)
+    room.connection.commit()
+
+
+def _find(work: Work, room: Room, known: Registered | None, field: str, object: str, by: str, values: pa.Array) -> None:
+    if not len(values):
+        return
+    checked_account(work, known)
+    for table in _distinct_records(work.site.destination.find(object, by, values)):
+        room.load(found_table(), table.append_column("field", pa.array([field] * table.num_rows, pa.string())))
+
+
+def _distinct_records(found: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    tables = [t_ for t_ in found if t_.num_rows]
+    if not tables:
+        return
+    records = pa.concat_tables(tables)
+    value = pc.utf8_lower(pc.utf8_trim_whitespace(records["value"].cast(pa.string())))
+    pairs = pa.table({"value": value, "dest_id": records["dest_id"].cast(pa.string())})
+    distinct = pairs.group_by(["value", "dest_id"]).aggregate([])
+    counted = distinct.group_by("value").aggregate([("dest_id", "min"), ("dest_id", "count")])
+    yield pa.table(
+        {
+            "value": counted["value"],
+            "dest_id": counted["dest_id_min"],
+            "matches": counted["dest_id_count"].cast(pa.int32()),
+        }
+    )
+
+
+def _count(
+    connection: sa.Connection, tables: StateTables, work: Work, model: Checksum | None, differing: int
+) -> tuple[Counts, PlannedChange]:
+    by = plan_counts(connection, tables)
+
+    def of(status: str, operation: str | None = None) -> int:
+        return sum(n for (s, o), n in by.items() if s == status and (operation is None or o == operation))
+
+    ledger = tables.ledger
+    acknowledged = connection.execute(sa.select(sa.func.count(ledger.c.fingerprint)).select_from(ledger)).scalar_one()
+    duplicates, twins = of(t.INVALID_DUPLICATE), 0
+    if model is not None and duplicates:
+        twins = _unchanged_twins(connection, tables)
+    unchanged = (model.rows - differing - twins) if model is not None else 0
+    counts = Counts(
+        model=model.rows if model is not None else differing,
+        planned=of(t.SEND),
+        unchanged=unchanged,
+        rejected=of(t.REFUSED),
+        waiting=of(t.WAITING),
+        held_pending=of(t.HELD_PENDING),
+        held_missing=of(t.HELD_MISSING),
+        invalid_null=of(t.INVALID_NULL),
+        invalid_duplicate=duplicates + twins,
+        removals_due=of(t.REMOVAL),
+        removals_kept=of(t.LEFT),
+    )
+    return counts, PlannedChange(acknowledged, of(t.SEND, t.UPDATE), of(t.REMOVAL))
+
+
+def _unchanged_twins(connection: sa.Connection, tables: StateTables) -> int:
+    """Model rows that equal their ledger row but share their key with another, differing row."""
+    plan, ledger = tables.plan, tables.ledger
+    old = sa.table("seqsync_delta", sa.column("old_fingerprint", sa.BigInteger))
+    gone = sa.exists().where(old.c.old_fingerprint == ledger.c.fingerprint)
+    return connection.execute(
+        sa.select(sa.func.count())
+        .select_from(ledger)
+        .where(
+            ledger.c.fingerprint.is_not(None),
+            sa.not_(gone),
+            ledger.c.match_key.in_(sa.select(plan.c.match_key).where(plan.c.status == t.INVALID_DUPLICATE)),
+        )
+    ).scalar_one()

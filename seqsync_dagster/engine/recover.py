@@ -1,0 +1,68 @@
+"""Step 1: what an earlier, interrupted run left is brought to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+import sqlalchemy as sa
+
+from seqsync_dagster.destinations.protocol import Request
+from seqsync_dagster.engine.apply import frames, stage_outcomes, take
+from seqsync_dagster.engine.settling import settle_interrupted
+from seqsync_dagster.engine.site import Work, checked_account
+from seqsync_dagster.journal import OpenRun, OpenSend, Scope
+from seqsync_dagster.ledger import registry
+from seqsync_dagster.ledger.tables import StateTables
+from seqsync_dagster.warehouse.open import Room
+
+
+def recover(work: Work) -> None:
+    """Find out what became of rows in flight, and settle what the destination has said.
+
+    Raises `DestinationStillBusy` when the destination is still at work on them.
+    """
+    site = work.site
+    for run in site.journal.open_runs(Scope(site.sequence.name, work.sync.name)):
+        with site.warehouse.open(site.sequence.name, work.sync.name) as room:
+            _recover_run(work, room, run)
+        site.journal.close_run(work.lease, run.run_id)
+
+
+def _recover_run(work: Work, room: Room, run: OpenRun) -> None:
+    tables = work.tables(room.schema)
+    known = registry.read(room.connection, tables, work.site.sequence.name, work.sync.name)
+    room.connection.commit()
+    if known is None or known.plan_run_id != run.run_id:
+        # Killed before its plan was committed, or after it was settled: there is nothing to bring to an end.
+        return
+    unfinished = [s for s in run.sends if not s.finished]
+    stage_outcomes(work, room, tables, run.run_id, anew=True)
+    if unfinished:
+        checked_account(work, known)
+        work.log(f"run {run.run_id} was interrupted while rows were in flight: asking what became of them")
+    for send in unfinished:
+        _resume(work, room, tables, run.run_id, send)
+    stage_outcomes(work, room, tables, run.run_id, anew=True)
+    settled = room.connection.execute(sa.select(sa.func.count()).select_from(tables.outcome)).scalar_one()
+    settle_interrupted(
+        work, room, tables, run.run_id, run.plan_id, in_flight=[(s.first_seq, s.last_seq) for s in unfinished]
+    )
+    work.log(f"run {run.run_id} was interrupted; {settled} outcomes of it are settled now, the rest is due again")
+
+
+def _resume(work: Work, room: Room, tables: StateTables, run_id: str, send: OpenSend) -> None:
+    operation = str(send.request["operation"])
+    request = Request(
+        object=str(send.request["object"]),
+        operation="upsert" if operation == "create" else "update" if operation == "update" else "delete",
+        match=work.sync.match if operation == "create" else None,
+        rows=send.last_seq - send.first_seq + 1,
+    )
+
+    def rows() -> Iterator[pd.DataFrame]:
+        yield from frames(work, room, tables, operation, send.first_seq, send.last_seq)
+
+    for event in work.site.destination.resume(send.token, request, rows()):
+        take(work, room, tables, run_id, event)
+    work.site.journal.finish_send(work.lease, run_id, send.number)

@@ -1,0 +1,130 @@
+"""What a run tells about itself: the one thing that leaves the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Verdict = Literal["success", "partial", "over_limit"]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows of the model, and of one run over them. Every count is of rows."""
+
+    model: int = 0
+    """Rows in the model."""
+    planned: int = 0
+    """Rows the plan wanted to send."""
+    created: int = 0
+    """Records the destination says it created for us."""
+    adopted: int = 0
+    """Records that were there already when we first wrote them."""
+    updated: int = 0
+    """Acknowledged records whose values we changed."""
+    removed: int = 0
+    """Records deleted by this run."""
+    unchanged: int = 0
+    """Rows whose values are what the destination acknowledged last time."""
+    rejected: int = 0
+    """Rows the destination refused in this run."""
+    rejected_again: int = 0
+    """Of these, rows refused before with the very same values."""
+    waiting: int = 0
+    """Rows refused earlier that wait for a change of theirs or for their next try."""
+    held_pending: int = 0
+    """Rows held because their parent is known but has no destination id yet."""
+    held_missing: int = 0
+    """Rows held because their parent is not in its model, or no record was found for a lookup."""
+    invalid_null: int = 0
+    """Rows with a null key, never sent."""
+    invalid_duplicate: int = 0
+    """Rows that share their key with another row, never sent."""
+    removals_due: int = 0
+    """Records to be deleted by `finish`."""
+    removals_kept: int = 0
+    """Rows that left the model while `removed: keep` leaves their records alone."""
+    unresolved: int = 0
+    """Rows sent whose fate is not known yet; they are due again."""
+
+    @property
+    def held(self) -> int:
+        """Rows held for whatever reason."""
+        return self.held_pending + self.held_missing
+
+    @property
+    def invalid(self) -> int:
+        """Rows never sent because of their key."""
+        return self.invalid_null + self.invalid_duplicate
+
+    @property
+    def sent(self) -> int:
+        """Rows the destination gave its word on in this run."""
+        return self.created + self.adopted + self.updated + self.rejected
+
+
+@dataclass(frozen=True)
+class RowProblem:
+    """One row that was not acknowledged. Sensitive values are masked already."""
+
+    key: str
+    status: str
+    """``rejected``, ``held``, ``invalid`` or ``waiting``."""
+    code: str
+    message: str
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RowChange:
+    """One row that was sent, for a sample. Sensitive values are masked already."""
+
+    key: str
+    operation: str
+    """``created``, ``adopted``, ``updated`` or ``removed``."""
+    dest_id: str
+    url: str
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SyncReport:
+    """What one run of one sync did. `run_sync` returns it only for a run that ended in order."""
+
+    sequence: str
+    sync: str
+    plan_id: str
+    counts: Counts
+    verdict: Verdict
+    """``success``: nothing rejected or held. ``partial``: within the limit. ``over_limit``: the run must be red."""
+    summary: str
+    """One sentence for a person, with the numbers that matter."""
+    resync_reason: str | None
+    """Why every row was due, when every row was."""
+    problems: tuple[RowProblem, ...]
+    """The first rows that were not acknowledged, at most 100."""
+    changes: tuple[RowChange, ...]
+    """The first rows that were sent, at most 20."""
+    seconds: float
+    rows_per_second: float
+    api_calls: int
+    row_bearing_calls: int
+    destination: str
+    """Organisation that was written to: name and id."""
+
+
+@dataclass(frozen=True)
+class FinishReport:
+    """What `finish` did: removals, per sync in the order they were sent."""
+
+    sequence: str
+    removed: Mapping[str, int]
+    rejected: Mapping[str, int]
+    kept_for_children: Mapping[str, int]
+    """Removals that wait because a child's record still points at them."""
+    problems: tuple[RowProblem, ...]
+    summary: str
+    api_calls: int
+    row_bearing_calls: int
+    seconds: float

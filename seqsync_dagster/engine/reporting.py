@@ -1,0 +1,140 @@
+"""From counts and rows to a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from seqsync_dagster.engine.planning import Planned
+from seqsync_dagster.engine.report import Counts, RowChange, RowProblem, SyncReport, Verdict
+from seqsync_dagster.engine.site import Work
+from seqsync_dagster.ledger import tables as t
+from seqsync_dagster.sequence.spec import Limit
+
+_STATUS = {
+    "rejected": "rejected",
+    t.REFUSED: "rejected",
+    t.HELD_PENDING: "held",
+    t.HELD_MISSING: "held",
+    t.INVALID_NULL: "invalid",
+    t.INVALID_DUPLICATE: "invalid",
+    t.WAITING: "waiting",
+    t.SEND: "held",
+}
+
+
+def counted(planned: Counts, outcomes: Mapping[str, int]) -> Counts:
+    """A plan's counts after its rows have gone."""
+    return replace(
+        planned,
+        created=outcomes.get("created", 0),
+        adopted=outcomes.get("adopted", 0),
+        updated=outcomes.get("updated", 0),
+        removed=outcomes.get("removed", 0),
+        rejected=planned.rejected + outcomes.get("rejected", 0) + outcomes.get("rejected_again", 0),
+        rejected_again=outcomes.get("rejected_again", 0),
+        # What was to be sent and was not is a row whose parent in the same run was refused.
+        held_pending=planned.held_pending + outcomes.get("unsent", 0),
+    )
+
+
+def verdict(counts: Counts, max_rejected: Limit) -> Verdict:
+    """How the run ended. Rows refused again with the same values do not make every run red for ever."""
+    fresh = counts.rejected - counts.rejected_again
+    sent = counts.sent - counts.rejected_again
+    if fresh and (fresh == sent or max_rejected.exceeded(fresh, sent)):
+        return "over_limit"
+    if counts.rejected or counts.held or counts.invalid or counts.waiting:
+        return "partial"
+    return "success"
+
+
+def summary(name: str, counts: Counts, found: Verdict, max_rejected: Limit) -> str:
+    """One sentence with the numbers that matter."""
+    parts = [
+        f"{n} {word}"
+        for n, word in (
+            (counts.created, "created"),
+            (counts.adopted, "adopted"),
+            (counts.updated, "updated"),
+            (counts.removals_due, "due for removal"),
+            (counts.rejected, "rejected"),
+            (counts.waiting, "refused earlier and waiting"),
+            (counts.held, "held"),
+            (counts.invalid, "invalid"),
+            (counts.unchanged, "unchanged"),
+        )
+        if n
+    ]
+    text = f"{name}: {', '.join(parts) or 'no rows'}."
+    if found == "over_limit":
+        fresh, sent = counts.rejected - counts.rejected_again, counts.sent - counts.rejected_again
+        why = "every row sent was refused" if fresh == sent else f"over max_rejected {max_rejected}"
+        text = f"{name}: {fresh} of {sent} rows rejected, {why}. {text}"
+    return text
+
+
+def problems(rows: Sequence[Mapping[str, Any]]) -> tuple[RowProblem, ...]:
+    """Rows for the table of problems."""
+    return tuple(
+        RowProblem(
+            key=str(r["key"]),
+            status=_STATUS.get(r["status"], str(r["status"])),
+            code=r["code"] or ("PARENT_PENDING" if r["status"] == t.SEND else ""),
+            message=r["message"] or ("its parent was refused in this run" if r["status"] == t.SEND else ""),
+            values=_values(r),
+        )
+        for r in rows
+    )
+
+
+def _values(row: Mapping[str, Any]) -> dict[str, str]:
+    return {c.removeprefix("shown_"): str(v)[:200] for c, v in row.items() if c.startswith("shown_") and v is not None}
+
+
+def report(
+    work: Work,
+    planned: Planned,
+    counts: Counts,
+    problem_rows: Sequence[Mapping[str, Any]],
+    change_rows: Sequence[Mapping[str, Any]],
+    seconds: float,
+    api_calls: int,
+    row_bearing_calls: int,
+) -> SyncReport:
+    """The report of a run that ended in order."""
+    site, sync = work.site, work.sync
+    limit = site.sequence.errors_of(sync).max_rejected
+    found = verdict(counts, limit)
+    org = ""
+    if planned.known is not None and planned.known.org_name:
+        org = f"{planned.known.org_name} ({planned.known.org_id})"
+    elif counts.sent:
+        account = site.destination.account()
+        org = f"{account.name} ({account.id})"
+    return SyncReport(
+        sequence=site.sequence.name,
+        sync=sync.name,
+        plan_id=planned.plan_id,
+        counts=counts,
+        verdict=found,
+        summary=summary(sync.name, counts, found, limit),
+        resync_reason=planned.resync_reason,
+        problems=problems(problem_rows),
+        changes=tuple(
+            RowChange(
+                key=str(r["key"]),
+                operation=str(r["operation"]),
+                dest_id=str(r["dest_id"]),
+                url=site.destination.record_url(sync.object, str(r["dest_id"])),
+                values=_values(r),
+            )
+            for r in change_rows
+        ),
+        seconds=seconds,
+        rows_per_second=counts.sent / seconds if seconds else 0.0,
+        api_calls=api_calls,
+        row_bearing_calls=row_bearing_calls,
+        destination=org,
+    )

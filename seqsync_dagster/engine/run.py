@@ -1,0 +1,155 @@
+"""One sync run: recover -> plan -> guard -> apply -> settle."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, replace
+
+import sqlalchemy as sa
+
+from seqsync_dagster.destinations.protocol import CallCount
+from seqsync_dagster.engine.apply import apply, stage_outcomes
+from seqsync_dagster.engine.guard import check_guards
+from seqsync_dagster.engine.options import RunOptions
+from seqsync_dagster.engine.planning import Planned, plan
+from seqsync_dagster.engine.preflight import check_mapping
+from seqsync_dagster.engine.recover import recover
+from seqsync_dagster.engine.report import SyncReport
+from seqsync_dagster.engine.reporting import counted, report
+from seqsync_dagster.engine.settling import settle_completed, settle_interrupted
+from seqsync_dagster.engine.site import Site, Work, checked_account
+from seqsync_dagster.errors import LeaseLost
+from seqsync_dagster.journal import Scope
+from seqsync_dagster.ledger import registry, rows
+from seqsync_dagster.ledger.tables import StateTables
+from seqsync_dagster.warehouse.open import Room
+from seqsync_dagster.warehouse.source import ModelSource
+
+__all__ = ["Site", "run_sync"]
+
+
+def run_sync(
+    site: Site,
+    sync_name: str,
+    source: ModelSource,
+    options: RunOptions,
+    *,
+    run_id: str,
+    holder: str,
+    remembered: bool,
+    log: Callable[[str], None],
+) -> SyncReport:
+    """Bring one sync's destination object in step with its model, and tell what was done.
+
+    `run_id` names the run in the state tables (a retry gets a suffix of its own);
+    `holder` names it to people who find the sync busy. `remembered`: somebody
+    else, e.g. Dagster, knows that this sync has run before.
+
+    Raises a subclass of `SeqsyncError` for everything that stopped the run; then
+    nothing that the destination acknowledged is forgotten, and the rest is due again.
+    """
+    began = time.monotonic()
+    sync = site.sequence.sync(sync_name)
+    calls = replace(site.destination.calls, by_kind={})
+    with site.journal.acquire(Scope(site.sequence.name, sync_name), holder) as lease:
+        work = Work(site, sync, options, f"{run_id}.{uuid.uuid4().hex[:8]}", holder, lease, log)
+        recover(work)
+        others = [p for p in sync.parents() if p != sync_name]
+        with site.warehouse.open(site.sequence.name, sync_name, others=others, model=True) as room:
+            planned = plan(work, room, source, remembered)
+        if planned.nothing_to_do:
+            log(f"{sync_name}: nothing to do, the model's {planned.counts.model} rows are as they were")
+            return report(work, planned, planned.counts, [], [], _since(began), *_made(site, calls))
+        log(_intent(sync_name, planned))
+        # A room of its own for sending: what planning needed in memory is given back first.
+        with site.warehouse.open(site.sequence.name, sync_name) as room:
+            return _carry_out(work, room, planned, calls, began)
+
+
+def _carry_out(work: Work, room: Room, planned: Planned, calls: CallCount, began: float) -> SyncReport:
+    site, sync = work.site, work.sync
+    tables = work.tables(room.schema)
+    try:
+        if work.options.approve_plan != planned.plan_id:
+            check_guards(
+                sync.name,
+                site.sequence.guards_of(sync),
+                planned.change,
+                plan_id=planned.plan_id,
+                resync_reason=planned.resync_reason,
+                asked=work.options.full_resync,
+            )
+        if planned.counts.planned:
+            checked_account(work, planned.known)
+            check_mapping(site.destination, site.sequence, sync)
+        apply(work, room, tables, work.run_id)
+        stage_outcomes(work, room, tables, work.run_id, anew=True)
+        counts = counted(planned.counts, rows.outcome_counts(room.connection, tables))
+        problems = rows.problem_rows(room.connection, tables, sync, 100)
+        changes = rows.change_rows(room.connection, tables, sync, 20)
+        room.connection.commit()
+    except LeaseLost:
+        raise
+    except BaseException:
+        _leave(work, room, tables, planned)
+        raise
+    settled = dict(planned.registry)
+    if "model_rows" in settled and work.options.limit is not None:
+        # A limited run has not brought the whole model in step.
+        settled = {k: v for k, v in settled.items() if k not in ("model_rows", "model_sum", "parent_arrivals")}
+    if settled:
+        settled["last_counts"] = json.dumps(asdict(counts))
+    settle_completed(
+        work,
+        room,
+        tables,
+        planned.plan_id,
+        counts=counts,
+        registry=settled,
+        resync_reason=planned.resync_reason,
+    )
+    return report(work, planned, counts, problems, changes, _since(began), *_made(site, calls))
+
+
+def _leave(work: Work, room: Room, tables: StateTables, planned: Planned) -> None:
+    """An error ends the run: settle what the destination has said, or leave it to the next run's recover.
+
+    Rows in flight stay in the journal, where the next run finds the token to ask for them.
+    """
+    room.connection.rollback()
+    journal, names = work.site.journal, (work.site.sequence.name, work.sync.name)
+    mine = [r for r in journal.open_runs(Scope(*names)) if r.run_id == work.run_id]
+    if not mine or any(not s.finished for s in mine[0].sends):
+        return
+    if not mine[0].sends:
+        registry.claim(room.connection, tables, *names, work.lease.epoch)
+        registry.update(room.connection, tables, *names, plan_run_id=None)
+        room.connection.execute(sa.text(f'DROP TABLE IF EXISTS "{tables.plan.schema}"."{tables.plan.name}"'))
+        room.connection.commit()
+    else:
+        stage_outcomes(work, room, tables, work.run_id, anew=True)
+        first = planned.known is None or planned.known.mapping_digest is None
+        meaning = {k: v for k, v in planned.registry.items() if k in ("mapping_digest", "hash_name")}
+        settle_interrupted(work, room, tables, work.run_id, planned.plan_id, registry=meaning if first else None)
+    journal.close_run(work.lease, work.run_id)
+
+
+def _intent(name: str, planned: Planned) -> str:
+    c = planned.counts
+    why = f" ({planned.resync_reason})" if planned.resync_reason else ""
+    return (
+        f"{name}: plan {planned.plan_id}: {c.planned} rows to send{why}, {c.removals_due} removals due, "
+        f"{c.held} held, {c.invalid} invalid, {c.unchanged} unchanged"
+    )
+
+
+def _made(site: Site, before: CallCount) -> tuple[int, int]:
+    now = site.destination.calls
+    return now.total - before.total, now.row_bearing - before.row_bearing
+
+
+def _since(began: float) -> float:
+    return time.monotonic() - began

@@ -1,0 +1,60 @@
+"""What a run works with, and the work itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from seqsync_dagster.destinations.protocol import Account, Destination
+from seqsync_dagster.engine.options import RunOptions
+from seqsync_dagster.errors import OtherDestination
+from seqsync_dagster.journal.lease import Lease
+from seqsync_dagster.journal.store import Journal
+from seqsync_dagster.ledger.registry import Registered
+from seqsync_dagster.ledger.tables import StateTables
+from seqsync_dagster.sequence.spec import SequenceSpec, SyncSpec
+from seqsync_dagster.warehouse.open import Warehouse
+
+
+@dataclass(frozen=True)
+class Site:
+    """Everything that runs of a sequence share."""
+
+    sequence: SequenceSpec
+    warehouse: Warehouse
+    journal: Journal
+    destination: Destination
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run of one sync."""
+
+    site: Site
+    sync: SyncSpec
+    options: RunOptions
+    run_id: str
+    holder: str
+    lease: Lease
+    log: Callable[[str], None]
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def tables(self, schema: str) -> StateTables:
+        """The sync's state tables."""
+        return StateTables.of(self.site.sequence, self.sync, schema)
+
+
+def checked_account(work: Work, known: Registered | None) -> Account:
+    """Who the destination is, after comparing it with the ledger.
+
+    Raises `OtherDestination` when the ledger was kept for another org.
+    """
+    account = work.site.destination.account()
+    if known is not None and known.org_id is not None and known.org_id != account.id:
+        raise OtherDestination(
+            f"sync {work.sync.name}: its ledger was kept for {known.org_name} ({known.org_id}), but the connection "
+            f"{work.site.sequence.destination!r} now leads to {account.name} ({account.id}). Nothing was sent. "
+            "Point the connection back, or give the new org a state of its own (state: schema or directory)."
+        )
+    return account

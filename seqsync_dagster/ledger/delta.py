@@ -1,0 +1,126 @@
+"""What differs between the model and the ledger, found on fingerprints alone.
+
+A full outer join on one number per row finds every difference whatever the key
+looks like; only the differences carry their values and are joined by key later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
+
+import sqlalchemy as sa
+
+from seqsync_dagster.ledger.fingerprint import Model, canonical, fingerprint, key_text, trimmed
+from seqsync_dagster.ledger.tables import (
+    Shape,
+    StateTables,
+    key_column,
+    lookup_column,
+    parent_column,
+    value_column,
+)
+from seqsync_dagster.sequence.spec import SyncSpec
+
+#: Temporary table of the differences: model rows that the ledger does not hold
+#: as they are (`fingerprint` set), and ledger fingerprints that no model row has (`old_fingerprint` set).
+DELTA = "seqsync_delta"
+
+
+def temporary(connection: sa.Connection, name: str, select: sa.Select[Unpack[tuple[Any, ...]]]) -> None:
+    """(Re)create a temporary table from a select."""
+    connection.execute(sa.text(f'DROP TABLE IF EXISTS "{name}"'))
+    connection.execute(select.into(name, temporary=True))
+
+
+def delta_table(shape: Shape) -> sa.TableClause:
+    """The table that `write_delta` makes."""
+    return sa.table(
+        DELTA,
+        sa.column("fingerprint", sa.BigInteger),
+        sa.column("old_fingerprint", sa.BigInteger),
+        sa.column("match_text", sa.Text),
+        sa.column("match_key", sa.Text),
+        *[sa.column(key_column(k)) for k in shape.keys],
+        *[sa.column(value_column(f)) for f in shape.values],
+        *[sa.column(parent_column(f), sa.Text) for f in shape.parents],
+        *[sa.column(lookup_column(f), sa.Text) for f in shape.lookups],
+    )
+
+
+def write_delta(
+    connection: sa.Connection,
+    model: Model,
+    sync: SyncSpec,
+    tables: StateTables,
+    *,
+    case_sensitive: Mapping[str, bool],
+    full: bool,
+    only_keys: Sequence[str],
+) -> None:
+    """Write the differences to the temporary table DELTA.
+
+    `case_sensitive`: of the match field, by sync. `full`: every model row is a
+    difference. `only_keys`: look at rows with these keys (text form) only; the
+    ledger's own rows are not looked at then.
+    """
+    columns = sorted(sync.columns())
+    names = {c: f"m{i}" for i, c in enumerate(columns)}
+    rows = sa.select(
+        fingerprint(model, sync).label("fingerprint"),
+        *[model.column(c).label(n) for c, n in names.items()],
+    ).select_from(model.relation)
+    own = case_sensitive[sync.name]
+    if only_keys:
+        wanted = [k.strip() if own else k.strip().lower() for k in only_keys]
+        rows = rows.where(canonical(key_text([model.column(k) for k in sync.key]), own).in_(wanted))
+    m = rows.cte("m")
+    ledger = sa.select(tables.ledger.c.fingerprint).where(tables.ledger.c.fingerprint.is_not(None)).cte("acknowledged")
+    if full:
+        source: sa.FromClause = m
+        old: sa.ColumnElement[Any] = sa.cast(sa.null(), sa.BigInteger)
+        condition: sa.ColumnElement[bool] = sa.true()
+    else:
+        source = m.outerjoin(ledger, m.c.fingerprint == ledger.c.fingerprint, full=not only_keys)
+        old = ledger.c.fingerprint
+        condition = sa.or_(m.c.fingerprint.is_(None), ledger.c.fingerprint.is_(None))
+    d = (
+        sa.select(m.c.fingerprint, old.label("old_fingerprint"), *[m.c[n] for n in names.values()])
+        .select_from(source)
+        .where(condition)
+        .cte("d")
+    )
+    shape = Shape.of(sync)
+    text = key_text([d.c[names[k]] for k in sync.key])
+    temporary(
+        connection,
+        DELTA,
+        sa.select(
+            d.c.fingerprint,
+            d.c.old_fingerprint,
+            text.label("match_text"),
+            canonical(text, own).label("match_key"),
+            *[d.c[names[k]].label(key_column(k)) for k in shape.keys],
+            *[d.c[names[m_.column]].label(value_column(f)) for f, m_ in shape.values.items()],
+            *[
+                canonical(key_text([d.c[names[c]] for c in m_.from_]), case_sensitive.get(m_.parent, False)).label(
+                    parent_column(f)
+                )
+                for f, m_ in shape.parents.items()
+            ],
+            *[sa.func.lower(trimmed(d.c[names[m_.from_]])).label(lookup_column(f)) for f, m_ in shape.lookups.items()],
+        ),
+    )
+
+
+def model_rows_in_delta(connection: sa.Connection, shape: Shape) -> int:
+    """How many model rows the ledger does not hold as they are."""
+    d = delta_table(shape)
+    return connection.execute(sa.select(sa.func.count(d.c.fingerprint)).select_from(d)).scalar_one()
+
+
+def lookup_values(shape: Shape, field: str) -> sa.Select[Any]:
+    """The distinct values by which the differing rows look up records for a field."""
+    d = delta_table(shape)
+    column = d.c[lookup_column(field)]
+    return sa.select(column.label("value")).where(column.is_not(None), d.c.fingerprint.is_not(None)).distinct()

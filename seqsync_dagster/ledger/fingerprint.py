@@ -1,0 +1,111 @@
+"""From a model's columns to keys, values and one number per row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from seqsync_dagster.ledger.tables import Shape
+from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.warehouse.hashing import row_hash
+
+#: PostgreSQL types without a hash function of their own; their text stands in.
+_UNHASHABLE = ("json", "xml", "money", "bit", "varbit", "point", "line", "box", "path", "polygon", "circle", "tsvector")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A sync's model as the planner sees it: its relation, and the types of the columns it reads."""
+
+    relation: sa.FromClause
+    types: Mapping[str, str]
+
+    def column(self, name: str) -> sa.ColumnElement[Any]:
+        """A column of the model."""
+        return self.relation.c[name]
+
+    def hashable(self, name: str) -> sa.ColumnElement[Any]:
+        """A column in a form that the engine can hash."""
+        column = self.column(name)
+        return sa.cast(column, sa.Text) if self.types.get(name, "").split("(")[0] in _UNHASHABLE else column
+
+
+def hashed_columns(sync: SyncSpec) -> list[str]:
+    """The model columns behind a fingerprint, in an order that does not depend on YAML's."""
+    return [*sync.key, *sorted(sync.columns() - set(sync.key))]
+
+
+def fingerprint(model: Model, sync: SyncSpec) -> sa.ColumnElement[int]:
+    """The row hash over key and mapped columns.
+
+    Lookups count with the parent's *key*: with its destination id, planning
+    would have to join every row to its parents first.
+    """
+    return row_hash(*[model.hashable(c) for c in hashed_columns(sync)])
+
+
+def mapping_digest(sync: SyncSpec, types: Mapping[str, str]) -> str:
+    """Changes when the same model row would be sent differently, so that fingerprints no longer compare."""
+    shape = Shape.of(sync)
+    content = {
+        "object": sync.object,
+        "match": sync.match,
+        "key": sync.key,
+        "values": {f: m.column for f, m in shape.values.items()},
+        "constants": {f: m.constant for f, m in shape.constants.items()},
+        "parents": {f: [m.parent, m.from_] for f, m in shape.parents.items()},
+        "lookups": {f: [m.lookup, m.by, m.from_] for f, m in shape.lookups.items()},
+        "types": {c: types[c] for c in sorted(sync.columns())},
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def trimmed(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+    """Text form without white space around it; null when nothing is left.
+
+    Salesforce trims text before it stores it, so `` A1`` and ``A1`` are one key
+    (SOAP API Developer Guide, create(): automatic trimming).
+    """
+    return sa.func.nullif(sa.func.trim(sa.cast(column, sa.Text), " \t\n\r"), "", type_=sa.Text)
+
+
+def key_text(columns: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[str]:
+    """The key as one text, parts joined with ``:``; null when a part is null or blank."""
+    text = trimmed(columns[0])
+    for column in columns[1:]:
+        text = text.concat(":").concat(trimmed(column))
+    return text
+
+
+def canonical(text: sa.ColumnElement[str], case_sensitive: bool) -> sa.ColumnElement[str]:
+    """The form in which the destination tells match values apart."""
+    return text if case_sensitive else sa.func.lower(text, type_=sa.Text)
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """Tells whether a model's rows are the same as at another time: how many, and the sum of their fingerprints.
+
+    A sum, not an exclusive or: two equal rows would cancel each other out.
+    """
+
+    rows: int
+    total: str
+
+    def as_columns(self) -> dict[str, object]:
+        """As columns of the table ``syncs``."""
+        return {"model_rows": self.rows, "model_sum": self.total}
+
+
+def checksum(model: Model, sync: SyncSpec) -> sa.Select[int, str]:
+    """Selects a model's row count and checksum in one scan."""
+    hashes = sa.select(fingerprint(model, sync).label("fingerprint")).select_from(model.relation).subquery("m")
+    return sa.select(
+        sa.func.count().label("rows"),
+        sa.cast(sa.func.coalesce(sa.func.sum(hashes.c.fingerprint), 0), sa.Text).label("total"),
+    ).select_from(hashes)

@@ -1,0 +1,387 @@
+"""From differences to operations: which rows go, which wait and why, which leave.
+
+Everything happens in SQL; the result is the plan table, values and sending order included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from seqsync_dagster.ledger import tables as t
+from seqsync_dagster.ledger.delta import delta_table, temporary
+from seqsync_dagster.ledger.levels import LEVELS, write_levels
+from seqsync_dagster.ledger.tables import Shape, StateTables, key_column, parent_column, ref_column, value_column
+from seqsync_dagster.sequence.spec import IfMissing, SyncSpec
+from seqsync_dagster.warehouse.hashing import row_hash
+
+#: Temporary table of records found in the destination for lookups: field, value (canonical), dest_id, matches.
+FOUND = "seqsync_found"
+#: Field name under which FOUND holds a sync's own records, for mode update.
+OWN_RECORD = "(match)"
+#: Temporary table of judged differences.
+JUDGED = "seqsync_judged"
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """What a plan is made from, besides the differences."""
+
+    sync: SyncSpec
+    tables: StateTables
+    parent_ledgers: Mapping[str, sa.TableClause | None]
+    """Ledger of each parent sync; None for one that has none yet."""
+    whole: bool
+    """The plan sees the whole model: only then can it tell what left it."""
+    full: bool
+    """Every row is due."""
+    asked: bool
+    """The rows were named by the operator: refused ones do not wait for their next try."""
+    now: datetime
+    limit: int | None
+
+
+def found_table() -> sa.TableClause:
+    """See FOUND."""
+    return sa.table(
+        FOUND,
+        sa.column("field", sa.Text),
+        sa.column("value", sa.Text),
+        sa.column("dest_id", sa.Text),
+        sa.column("matches", sa.Integer),
+    )
+
+
+def write_plan(connection: sa.Connection, request: PlanRequest) -> None:
+    """Judge every difference and write the plan table. Needs DELTA, and FOUND when there are lookups."""
+    _write_judged(connection, request)
+    write_levels(connection, request.sync)
+    _write_rows(connection, request)
+    if request.whole:
+        _add_departures(connection, request)
+    if request.limit is not None:
+        plan = request.tables.plan
+        connection.execute(sa.delete(plan).where(plan.c.status == t.SEND, plan.c.seq > request.limit))
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """How one lookup resolves in the judging statement."""
+
+    field: str
+    key: sa.ColumnElement[Any]
+    dest_id: sa.ColumnElement[Any]
+    missing: sa.ColumnElement[bool]
+    pending: sa.ColumnElement[bool]
+    if_missing: IfMissing
+    message: sa.ColumnElement[str]
+    code: str = "PARENT_MISSING"
+    blocked_by: sa.ColumnElement[Any] | None = None
+
+
+def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
+    sync, shape = request.sync, Shape.of(request.sync)
+    d = delta_table(shape)
+    ledger = request.tables.ledger.alias("own")
+    joined: sa.FromClause = d.outerjoin(ledger, ledger.c.match_key == d.c.match_key)
+    found = found_table()
+    references: list[_Reference] = []
+    for field, mapping in shape.parents.items():
+        reference, joined = _parent(request, joined, d, field, mapping.parent, mapping.if_missing)
+        references.append(reference)
+    for field, lookup in shape.lookups.items():
+        f = found.alias(f"found_{field}")
+        column = d.c[t.lookup_column(field)]
+        joined = joined.outerjoin(f, sa.and_(f.c.field == field, f.c.value == column))
+        unique = f.c.matches == 1
+        value = "***" if sync.is_sensitive(field) else column
+        references.append(
+            _Reference(
+                field,
+                column,
+                sa.case((unique, f.c.dest_id)),
+                sa.and_(column.is_not(None), sa.func.coalesce(f.c.matches, 0) != 1),
+                sa.false(),
+                lookup.if_missing,
+                sa.literal(f"{field}: ")
+                .concat(sa.case((f.c.matches > 1, "more than one"), else_="no"))
+                .concat(f" {lookup.lookup} with {lookup.by} ")
+                .concat(value),
+                "LOOKUP_MISSING",
+            )
+        )
+    dest_id: sa.ColumnElement[Any] = ledger.c.dest_id
+    no_record: sa.ColumnElement[bool] = sa.false()
+    if sync.mode == "update":
+        f = found.alias("found_own")
+        joined = joined.outerjoin(f, sa.and_(f.c.field == OWN_RECORD, f.c.value == sa.func.lower(d.c.match_text)))
+        dest_id = sa.func.coalesce(ledger.c.dest_id, sa.case((f.c.matches == 1, f.c.dest_id)))
+        no_record = dest_id.is_(None)
+    matched_by_another: sa.ColumnElement[bool] | None = None
+    if request.whole and not request.full:
+        # Where the ledger's row for this key still has its fingerprint in the model, another row matched it.
+        gone = sa.select(d.c.old_fingerprint).where(d.c.old_fingerprint.is_not(None)).distinct().subquery("gone")
+        joined = joined.outerjoin(gone, gone.c.old_fingerprint == ledger.c.fingerprint)
+        matched_by_another = sa.and_(ledger.c.fingerprint.is_not(None), gone.c.old_fingerprint.is_(None))
+    verdicts = _verdicts(request, d, ledger, references, no_record, matched_by_another)
+    operation = sa.case((dest_id.is_not(None), t.UPDATE), else_=t.CREATE)
+    base = (
+        sa.select(
+            *[c for c in d.c if not c.name.startswith("lookup_")],
+            sa.func.count().over(partition_by=d.c.match_key).label("twins"),
+            sa.case(*[(c, s) for c, s, _, _ in verdicts], else_=t.SEND).label("status"),
+            sa.case(*[(c, code) for c, _, code, _ in verdicts], else_=sa.cast(sa.null(), sa.Text)).label("code"),
+            sa.case(*[(c, m) for c, _, _, m in verdicts], else_=sa.cast(sa.null(), sa.Text)).label("message"),
+            operation.label("operation"),
+            dest_id.label("dest_id"),
+            *[sa.cast(r.dest_id, sa.Text).label(ref_column(r.field)) for r in references],
+            *[r.blocked_by.label(f"blocked_{r.field}") for r in references if r.blocked_by is not None],
+        )
+        .select_from(joined)
+        .where(d.c.fingerprint.is_not(None))
+        .subquery("judged")
+    )
+    twins = sa.and_(base.c.match_key.is_not(None), base.c.twins > 1)
+    temporary(
+        connection,
+        JUDGED,
+        sa.select(
+            *[c for c in base.c if c.name not in ("status", "code", "message", "twins")],
+            sa.case((twins, t.INVALID_DUPLICATE), else_=base.c.status).label("status"),
+            sa.case((twins, "DUPLICATE_KEY"), else_=base.c.code).label("code"),
+            sa.case((twins, _DUPLICATE), else_=base.c.message).label("message"),
+        ),
+    )
+
+
+_DUPLICATE = "another row of the model has the same key, as the destination compares keys"
+
+
+def _parent(
+    request: PlanRequest, joined: sa.FromClause, d: sa.TableClause, field: str, parent: str, if_missing: IfMissing
+) -> tuple[_Reference, sa.FromClause]:
+    key = d.c[parent_column(field)]
+    own = parent == request.sync.name
+    table = request.tables.ledger if own else request.parent_ledgers.get(parent)
+    shown = "***" if request.sync.is_sensitive(field) else key
+    if table is None:
+        return (
+            _Reference(
+                field,
+                key,
+                sa.cast(sa.null(), sa.Text),
+                key.is_not(None),
+                sa.true(),
+                if_missing,
+                sa.literal(f"{field}: {parent} has not run yet; waits for ").concat(shown),
+            ),
+            joined,
+        )
+    ledger = table.alias(f"parent_of_{field}")
+    joined = joined.outerjoin(ledger, ledger.c.match_key == key)
+    missing = sa.and_(key.is_not(None), ledger.c.dest_id.is_(None))
+    known: sa.ColumnElement[bool] = ledger.c.match_key.is_not(None)
+    blocked: sa.ColumnElement[Any] | None = None
+    if own:
+        siblings = (
+            sa.select(delta_table(Shape.of(request.sync)).c.match_key)
+            .where(sa.column("match_key").is_not(None), sa.column("fingerprint").is_not(None))
+            .distinct()
+            .subquery(f"sibling_of_{field}")
+        )
+        joined = joined.outerjoin(siblings, siblings.c.match_key == key)
+        in_this_plan = siblings.c.match_key.is_not(None)
+        blocked = sa.case((sa.and_(missing, in_this_plan), key), else_=sa.cast(sa.null(), sa.Text))
+        missing = sa.and_(missing, sa.not_(in_this_plan))
+    message = (
+        sa.literal(f"{field}: ")
+        .concat(
+            sa.case(
+                (known, f"the parent in {parent} has no destination id yet: "),
+                else_=f"the parent is not in the model of {parent}: ",
+            )
+        )
+        .concat(shown)
+    )
+    return _Reference(field, key, ledger.c.dest_id, missing, known, if_missing, message, blocked_by=blocked), joined
+
+
+_Verdict = tuple[sa.ColumnElement[bool], str, str, Any]
+
+
+def _verdicts(
+    request: PlanRequest,
+    d: sa.TableClause,
+    ledger: Any,
+    references: list[_Reference],
+    no_record: sa.ColumnElement[bool],
+    matched_by_another: sa.ColumnElement[bool] | None,
+) -> list[_Verdict]:
+    # The first that applies counts, so the order is from what can never be sent to what may be sent later.
+    verdicts: list[_Verdict] = [
+        (d.c.match_key.is_(None), t.INVALID_NULL, "NULL_KEY", "the key is null or blank"),
+    ]
+    if matched_by_another is not None:
+        verdicts.append((matched_by_another, t.INVALID_DUPLICATE, "DUPLICATE_KEY", _DUPLICATE))
+    for r in references:
+        if r.if_missing == "hold":
+            verdicts.append((sa.and_(r.missing, r.pending), t.HELD_PENDING, "PARENT_PENDING", r.message))
+            verdicts.append((r.missing, t.HELD_MISSING, r.code, r.message))
+        elif r.if_missing == "reject":
+            verdicts.append((r.missing, t.REFUSED, r.code, r.message))
+    if request.sync.mode == "update":
+        verdicts.append(
+            (
+                no_record,
+                t.REFUSED,
+                "NO_RECORD",
+                f"mode update never creates, and not exactly one {request.sync.object} has this {request.sync.match}",
+            )
+        )
+    if not (request.asked or request.full):
+        verdicts.append(
+            (
+                sa.and_(
+                    ledger.c.state.in_([t.REJECTED, t.GONE]),
+                    ledger.c.tried_fingerprint == d.c.fingerprint,
+                    ledger.c.retry_at > request.now,
+                ),
+                t.WAITING,
+                "REFUSED_BEFORE",
+                sa.func.coalesce(ledger.c.code, "").concat(": ").concat(sa.func.coalesce(ledger.c.message, "")),
+            )
+        )
+    return verdicts
+
+
+def _write_rows(connection: sa.Connection, request: PlanRequest) -> None:
+    shape = Shape.of(request.sync)
+    plan = request.tables.plan
+    judged = sa.table(
+        JUDGED,
+        *[sa.column(c) for c in ("status", "code", "message", "operation", "dest_id", "match_key", "match_text")],
+        sa.column("fingerprint", sa.BigInteger),
+        *[sa.column(key_column(k)) for k in shape.keys],
+        *[sa.column(value_column(f)) for f in shape.values],
+        *[sa.column(parent_column(f)) for f in shape.parents],
+        *[sa.column(ref_column(f)) for f in (*shape.parents, *shape.lookups)],
+    )
+    own = [f for f, m in shape.parents.items() if m.parent == request.sync.name]
+    source: sa.FromClause = judged
+    level: sa.ColumnElement[Any] = sa.literal_column("0")
+    status: sa.ColumnElement[Any] = judged.c.status
+    code: sa.ColumnElement[Any] = judged.c.code
+    message: sa.ColumnElement[Any] = judged.c.message
+    if own:
+        levels = sa.table(LEVELS, sa.column("match_key", sa.Text), sa.column("level", sa.Integer))
+        source = judged.outerjoin(levels, levels.c.match_key == judged.c.match_key)
+        level = sa.func.coalesce(levels.c.level, 0)
+        unplaced = sa.and_(judged.c.status == t.SEND, levels.c.match_key.is_(None))
+        status = sa.case((unplaced, t.HELD_PENDING), else_=status)
+        code = sa.case((unplaced, "PARENT_PENDING"), else_=code)
+        message = sa.case(
+            (unplaced, f"{own[0]}: the parent row is itself held, invalid or refused, or the parents form a loop"),
+            else_=message,
+        )
+    rows = (
+        sa.select(
+            judged,
+            level.label("row_level"),
+            status.label("final_status"),
+            code.label("final_code"),
+            message.label("final_message"),
+        )
+        .select_from(source)
+        .subquery("rows")
+    )
+    goes = rows.c.final_status == t.SEND
+    # Rows of one parent go together: batches that share a parent would fight for its lock.
+    order = [rows.c.row_level, rows.c.operation, *[rows.c[parent_column(f)] for f in shape.parents], rows.c.match_key]
+    number = sa.func.row_number().over(partition_by=goes, order_by=order)
+    seq = sa.case((goes, number), else_=sa.cast(sa.null(), sa.BigInteger)).label("seq")
+    connection.execute(sa.text(f'DROP TABLE IF EXISTS "{plan.schema}"."{plan.name}"'))
+    connection.execute(
+        sa.select(
+            seq,
+            rows.c.final_status.label("status"),
+            rows.c.operation,
+            rows.c.row_level.label("level"),
+            rows.c.match_key,
+            rows.c.match_text,
+            rows.c.fingerprint,
+            rows.c.dest_id,
+            rows.c.final_code.label("code"),
+            rows.c.final_message.label("message"),
+            *[rows.c[key_column(k)] for k in shape.keys],
+            *[rows.c[value_column(f)] for f in shape.values],
+            *[rows.c[parent_column(f)] for f in shape.parents],
+            *[rows.c[ref_column(f)] for f in (*shape.parents, *shape.lookups)],
+        )
+        .order_by(seq)
+        .into(plan.name, schema=plan.schema)
+    )
+
+
+def _add_departures(connection: sa.Connection, request: PlanRequest) -> None:
+    sync, shape = request.sync, Shape.of(request.sync)
+    ledger, plan, d = request.tables.ledger, request.tables.plan, delta_table(shape)
+    present = sa.exists().where(d.c.fingerprint.is_not(None), d.c.match_key == ledger.c.match_key)
+    left = ledger.c.fingerprint.is_not(None)
+    if not request.full:
+        left = ledger.c.fingerprint.in_(sa.select(d.c.old_fingerprint).where(d.c.old_fingerprint.is_not(None)))
+    # Rows that never got an id have no fingerprint, so they are in the differences as long as they are in the model.
+    forgotten = sa.and_(ledger.c.fingerprint.is_(None), ledger.c.dest_id.is_(None))
+    ours = ledger.c.origin == "created"
+    removable: sa.ColumnElement[bool] = sa.false()
+    if sync.removed == "delete":
+        removable = sa.or_(ours, sa.true() if sync.delete_adopted else sa.false())
+    status = sa.case((forgotten, t.FORGET), (removable, t.REMOVAL), else_=t.LEFT)
+    columns = ["status", "operation", "match_key", "dest_id", *[key_column(k) for k in shape.keys]]
+    connection.execute(
+        sa.insert(plan).from_select(
+            columns,
+            sa.select(
+                status,
+                sa.case((forgotten, sa.cast(sa.null(), sa.Text)), else_=t.DELETE),
+                ledger.c.match_key,
+                ledger.c.dest_id,
+                *[ledger.c[key_column(k)] for k in shape.keys],
+            ).where(sa.or_(left, forgotten), sa.not_(present)),
+        )
+    )
+
+
+def plan_counts(connection: sa.Connection, tables: StateTables) -> dict[tuple[str, str | None], int]:
+    """Rows of the plan by status and operation."""
+    plan = tables.plan
+    rows = connection.execute(
+        sa.select(plan.c.status, plan.c.operation, sa.func.count()).group_by(plan.c.status, plan.c.operation)
+    )
+    return {(row[0], row[1]): row[2] for row in rows}
+
+
+def plan_id(connection: sa.Connection, tables: StateTables, digest: str) -> str:
+    """Name of a plan's content: equal plans have equal ids, whichever run made them.
+
+    So an approval given to a plan holds for that plan and for no other.
+    """
+    plan = tables.plan
+    rows = connection.execute(
+        sa.select(
+            plan.c.status,
+            plan.c.operation,
+            sa.func.count(),
+            sa.cast(sa.func.sum(row_hash(plan.c.match_key, plan.c.fingerprint)), sa.Text),
+        )
+        .where(plan.c.status.in_([t.SEND, t.REMOVAL]))
+        .group_by(plan.c.status, plan.c.operation)
+        .order_by(plan.c.status, plan.c.operation)
+    )
+    content = json.dumps([digest, *[list(r) for r in rows]])
+    return hashlib.sha256(content.encode()).hexdigest()[:12]

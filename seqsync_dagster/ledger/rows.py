@@ -1,0 +1,191 @@
+"""Reading plan rows: pages to send, and samples to show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from seqsync_dagster.ledger import tables as t
+from seqsync_dagster.ledger.tables import Shape, StateTables, parent_column, ref_column, value_column
+from seqsync_dagster.sequence.spec import SyncSpec
+
+MASK = "***"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Plan rows that can go together: one level, one operation, one run of numbers."""
+
+    level: int
+    operation: str
+    first_seq: int
+    last_seq: int
+    rows: int
+
+
+def groups(connection: sa.Connection, tables: StateTables) -> list[Group]:
+    """What is to be sent, in order."""
+    p = tables.plan
+    rows = connection.execute(
+        sa.select(p.c.level, p.c.operation, sa.func.min(p.c.seq), sa.func.max(p.c.seq), sa.func.count())
+        .where(p.c.status == t.SEND)
+        .group_by(p.c.level, p.c.operation)
+        .order_by(sa.func.min(p.c.seq))
+    )
+    return [Group(row[0], row[1], row[2], row[3], row[4]) for row in rows]
+
+
+def page(tables: StateTables, sync: SyncSpec, operation: str, first: int, last: int) -> sa.Select[Any]:
+    """Selects the rows `first`..`last` as the destination gets them: seq, dest_id where known, one column per field.
+
+    A reference to a row of the same run takes the id that row has just been
+    given; a row whose parent was refused a moment ago is left out.
+    """
+    shape = Shape.of(sync)
+    p, o = tables.plan, tables.outcome
+    columns: list[sa.ColumnElement[Any]] = [p.c.seq]
+    source: sa.FromClause = p
+    where: list[sa.ColumnElement[bool]] = [p.c.status == t.SEND, p.c.seq.between(first, last)]
+    if operation in (t.UPDATE, t.DELETE):
+        columns.append(p.c.dest_id)
+    if operation != t.DELETE:
+        if operation == t.CREATE:
+            columns.append(p.c.match_text.label(sync.match))
+        for field, mapping in sync.mappings():
+            if field in shape.values:
+                columns.append(p.c[value_column(field)].label(field))
+            elif field in shape.constants:
+                columns.append(sa.literal(shape.constants[field].constant).label(field))
+            elif field in shape.parents and getattr(mapping, "parent", None) == sync.name:
+                parent, got = p.alias(f"parent_{field}"), o.alias(f"given_{field}")
+                source = source.outerjoin(
+                    parent,
+                    sa.and_(
+                        p.c[ref_column(field)].is_(None),
+                        parent.c.match_key == p.c[parent_column(field)],
+                        parent.c.status == t.SEND,
+                    ),
+                ).outerjoin(got, sa.and_(got.c.seq == parent.c.seq, got.c.code.is_(None)))
+                columns.append(sa.func.coalesce(p.c[ref_column(field)], got.c.dest_id).label(field))
+                where.append(sa.or_(parent.c.seq.is_(None), got.c.dest_id.is_not(None)))
+            else:
+                columns.append(p.c[ref_column(field)].label(field))
+    return sa.select(*columns).select_from(source).where(*where).order_by(p.c.seq)
+
+
+def ignored_nulls(sync: SyncSpec) -> tuple[str, ...]:
+    """Fields that a null leaves as they are."""
+    return tuple(f for f, m in sync.mappings() if getattr(m, "nulls", "clear") == "ignore")
+
+
+def _shown(tables: StateTables, sync: SyncSpec) -> list[sa.ColumnElement[Any]]:
+    p, shape = tables.plan, Shape.of(sync)
+    return [
+        (sa.literal(MASK) if sync.is_sensitive(f) else sa.cast(p.c[value_column(f)], sa.Text)).label(f"shown_{f}")
+        for f in shape.values
+    ]
+
+
+def _key_shown(tables: StateTables, sync: SyncSpec) -> sa.ColumnElement[Any]:
+    p = tables.plan
+    if set(sync.key) & set(sync.sensitive):
+        return sa.literal(MASK).label("key")
+    return sa.func.coalesce(p.c.match_text, p.c.match_key, "(null)").label("key")
+
+
+def problem_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec, limit: int) -> list[Mapping[str, Any]]:
+    """The first rows that were not acknowledged: key, status, code, message, and ``shown_<field>`` values, masked."""
+    p, o = tables.plan, tables.outcome
+    refused = o.c.code.is_not(None)
+    select = (
+        sa.select(
+            _key_shown(tables, sync),
+            sa.case((refused, "rejected"), else_=p.c.status).label("status"),
+            sa.case((refused, o.c.code), else_=p.c.code).label("code"),
+            sa.case((refused, o.c.message), else_=p.c.message).label("message"),
+            *(_shown(tables, sync) if _has_values(connection, tables) else []),
+        )
+        .select_from(p.outerjoin(o, o.c.seq == p.c.seq))
+        .where(
+            sa.or_(
+                refused,
+                p.c.status.in_(
+                    [t.REFUSED, t.HELD_PENDING, t.HELD_MISSING, t.INVALID_NULL, t.INVALID_DUPLICATE, t.WAITING]
+                ),
+                sa.and_(p.c.status == t.SEND, o.c.seq.is_(None)),
+            )
+        )
+        .order_by(sa.case((refused, 0), else_=1), p.c.status, p.c.match_key)
+        .limit(limit)
+    )
+    return [dict(r) for r in connection.execute(select).mappings()]
+
+
+def change_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec, limit: int) -> list[Mapping[str, Any]]:
+    """The first rows that were acknowledged: key, operation, dest_id, and ``shown_<field>`` values, masked."""
+    p, o = tables.plan, tables.outcome
+    operation = sa.case((p.c.operation == t.UPDATE, "updated"), (o.c.created.is_(False), "adopted"), else_="created")
+    select = (
+        sa.select(
+            _key_shown(tables, sync),
+            operation.label("operation"),
+            sa.func.coalesce(o.c.dest_id, p.c.dest_id).label("dest_id"),
+            *_shown(tables, sync),
+        )
+        .select_from(p.join(o, o.c.seq == p.c.seq))
+        .where(o.c.code.is_(None))
+        .order_by(p.c.seq)
+        .limit(limit)
+    )
+    return [dict(r) for r in connection.execute(select).mappings()]
+
+
+def _has_values(connection: sa.Connection, tables: StateTables) -> bool:
+    # A plan of removals carries no values.
+    everything = sa.select(sa.text("*")).select_from(sa.table(tables.plan.name, schema=tables.plan.schema)).limit(0)
+    return any(c.startswith("value_") for c in connection.execute(everything).keys())  # noqa: SIM118
+
+
+def sensitive_values(
+    connection: sa.Connection, tables: StateTables, sync: SyncSpec, seqs: Iterable[int]
+) -> dict[int, list[str]]:
+    """The sensitive values of some rows, so that they can be cut out of what the destination says of them."""
+    p, shape = tables.plan, Shape.of(sync)
+    columns: list[sa.ColumnElement[Any]] = [
+        sa.cast(p.c[value_column(f)], sa.Text) for f in shape.values if sync.is_sensitive(f)
+    ]
+    columns += [sa.cast(p.c[parent_column(f)], sa.Text) for f in shape.parents if sync.is_sensitive(f)]
+    if set(sync.key) & set(sync.sensitive):
+        columns.append(p.c.match_text)
+    if not columns:
+        return {}
+    rows = connection.execute(sa.select(p.c.seq, *columns).where(p.c.seq.in_(list(seqs))))
+    return {row[0]: [v for v in row[1:] if v] for row in rows}
+
+
+def outcome_counts(connection: sa.Connection, tables: StateTables) -> dict[str, int]:
+    """Rows to be sent by what became of them: created, adopted, updated, removed, rejected, rejected_again
+    (with the same values as before), unsent."""
+    p, o, own = tables.plan, tables.outcome, tables.ledger.alias("own")
+    fate = sa.case(
+        (sa.and_(p.c.status == t.SEND, o.c.seq.is_(None)), "unsent"),
+        (
+            p.c.operation == t.DELETE,
+            sa.case((sa.or_(o.c.code.is_(None), o.c.error_class == "gone"), "removed"), else_="rejected"),
+        ),
+        (sa.and_(o.c.code.is_not(None), own.c.tried_fingerprint == p.c.fingerprint), "rejected_again"),
+        (o.c.code.is_not(None), "rejected"),
+        (p.c.operation == t.UPDATE, "updated"),
+        (o.c.created.is_(False), "adopted"),
+        else_="created",
+    ).label("fate")
+    rows = connection.execute(
+        sa.select(fate, sa.func.count())
+        .select_from(p.outerjoin(o, o.c.seq == p.c.seq).outerjoin(own, own.c.match_key == p.c.match_key))
+        .where(p.c.status == t.SEND)
+        .group_by(fate)
+    )
+    return {row[0]: row[1] for row in rows}

@@ -1,0 +1,257 @@
+"""Settling: the journal's outcomes become the ledger's state, in one transaction, once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from seqsync_dagster.ledger import registry
+from seqsync_dagster.ledger import tables as t
+from seqsync_dagster.ledger.delta import temporary
+from seqsync_dagster.ledger.tables import Shape, StateTables, key_column, parent_column
+from seqsync_dagster.sequence.spec import SequenceSpec, SyncSpec
+
+_NEW = "seqsync_new_rows"
+
+#: Refused rows are tried again unchanged after 1, 2, 4, 8, 16 and then every 24 hours: an admin may have
+#: changed a rule of the org meanwhile, and a call per run for a row that cannot pass helps nobody.
+_RETRY_HOURS = (1, 2, 4, 8, 16, 24)
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What is settled, and how the run went."""
+
+    sequence: SequenceSpec
+    sync: SyncSpec
+    run_id: str
+    plan_id: str | None
+    holder: str
+    epoch: int
+    started_at: datetime
+    now: datetime
+    completed: bool
+    """The run ended by itself: a row that was to be sent and was not is held by its parent.
+    Otherwise such rows stay due."""
+    in_flight: Sequence[tuple[int, int]] = ()
+    """Ranges of rows that were sent and have no outcome: a create among them may have happened."""
+    registry: Mapping[str, Any] | None = None
+    """Columns of ``syncs`` to set, when the run completed."""
+    counts: Mapping[str, int] | None = None
+    resync_reason: str | None = None
+
+
+def settle(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
+    """Fold plan and outcomes into the ledger, append to change log and runs, drop the plan; then commit.
+
+    Does nothing when this run was settled before. Raises `LeaseLost`.
+    """
+    registry.claim(connection, tables, s.sequence.name, s.sync.name, s.epoch)
+    known = registry.read(connection, tables, s.sequence.name, s.sync.name)
+    if known is None or known.plan_run_id != s.run_id:
+        connection.rollback()
+        return
+    _new_rows(connection, tables, s)
+    arrivals = _arrivals(connection, tables)
+    _log(connection, tables, s)
+    ledger = tables.ledger
+    new = sa.table(_NEW, *[sa.column(c.name, c.type) for c in ledger.c], sa.column("forget", sa.Boolean))
+    _clear_stale_states(connection, tables, s, new)
+    connection.execute(sa.delete(ledger).where(ledger.c.match_key.in_(sa.select(new.c.match_key))))
+    columns = [c.name for c in ledger.c]
+    connection.execute(
+        sa.insert(ledger).from_select(columns, sa.select(*[new.c[c] for c in columns]).where(sa.not_(new.c.forget)))
+    )
+    connection.execute(
+        sa.insert(tables.runs).values(
+            sequence=s.sequence.name,
+            sync=s.sync.name,
+            run_id=s.run_id,
+            plan_id=s.plan_id,
+            holder=s.holder,
+            started_at=s.started_at,
+            settled_at=s.now,
+            resync_reason=s.resync_reason,
+            completed=s.completed,
+            counts=json.dumps(dict(s.counts or {})),
+        )
+    )
+    registry.update(
+        connection,
+        tables,
+        s.sequence.name,
+        s.sync.name,
+        **{
+            **(s.registry or {}),
+            "arrivals": known.arrivals + arrivals,
+            "plan_run_id": None,
+            "settled_run_id": s.run_id,
+            "settled_at": s.now,
+        },
+    )
+    # The plan holds the values as they were sent, sensitive ones too, so it does not outlive its run.
+    connection.execute(sa.text(f'DROP TABLE "{tables.plan.schema}"."{tables.plan.name}"'))
+    connection.execute(sa.delete(tables.outcome))
+    connection.commit()
+
+
+def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
+    shape = Shape.of(s.sync)
+    p, o, own = tables.plan, tables.outcome, tables.ledger.alias("own")
+    sent = o.c.seq.is_not(None)
+    acknowledged = sa.and_(sent, o.c.code.is_(None), p.c.operation != t.DELETE)
+    # A record that is gone already is as deleted as we wanted it.
+    removed = sa.and_(sent, p.c.operation == t.DELETE, sa.or_(o.c.code.is_(None), o.c.error_class == "gone"))
+    gone = sa.and_(sent, p.c.operation != t.DELETE, o.c.error_class == "gone")
+    not_removed = sa.and_(sent, p.c.operation == t.DELETE, sa.not_(removed))
+    refused = sa.or_(sa.and_(sent, o.c.code.is_not(None)), p.c.status == t.REFUSED)
+    unsent = sa.and_(p.c.status == t.SEND, sa.not_(sent), p.c.operation != t.DELETE)
+    held: sa.ColumnElement[bool] = p.c.status.in_([t.HELD_PENDING, t.HELD_MISSING])
+    if s.completed:
+        held = sa.or_(held, unsent)
+    lost = sa.and_(
+        unsent,
+        p.c.operation == t.CREATE,
+        sa.or_(sa.false(), *[p.c.seq.between(first, last) for first, last in s.in_flight]),
+    )
+    left = p.c.status.in_([t.LEFT, t.REMOVAL])
+    duplicate = p.c.status == t.INVALID_DUPLICATE
+    attempts = sa.case(
+        (own.c.tried_fingerprint == p.c.fingerprint, sa.func.coalesce(own.c.attempts, 0) + 1),
+        (p.c.operation == t.DELETE, sa.func.coalesce(own.c.attempts, 0) + 1),
+        else_=1,
+    )
+    soon = sa.func.coalesce(o.c.error_class, "fix_row").in_(["retry_now", "retry_later"])
+    null_text, null_number = sa.cast(sa.null(), sa.Text), sa.cast(sa.null(), sa.BigInteger)
+    null_time = sa.cast(sa.null(), sa.DateTime(timezone=True))
+    moment = [sa.cast(s.now + timedelta(hours=h), sa.DateTime(timezone=True)) for h in _RETRY_HOURS]
+    later = sa.case(*[(attempts == n + 1, m) for n, m in enumerate(moment[:-1])], else_=moment[-1])
+    origin = sa.case(
+        (own.c.dest_id.is_not(None), own.c.origin),
+        (o.c.created.is_(True), "created"),
+        (sa.or_(sa.and_(o.c.created.is_(None), p.c.operation == t.CREATE), own.c.origin == "unknown"), "unknown"),
+        else_="adopted",
+    )
+    columns: dict[str, sa.ColumnElement[Any]] = {
+        "match_key": p.c.match_key,
+        "fingerprint": sa.case((acknowledged, p.c.fingerprint), (left, null_number), else_=own.c.fingerprint),
+        "tried_fingerprint": sa.case((refused, p.c.fingerprint), else_=null_number),
+        "dest_id": sa.case((acknowledged, sa.func.coalesce(o.c.dest_id, p.c.dest_id)), else_=own.c.dest_id),
+        "origin": sa.case((acknowledged, origin), (lost, "unknown"), else_=own.c.origin),
+        "state": sa.case(
+            (acknowledged, t.ACKNOWLEDGED),
+            (gone, t.GONE),
+            (not_removed, t.REMOVAL_DUE),
+            (refused, t.REJECTED),
+            (lost, t.UNRESOLVED),
+            (held, t.HELD),
+            (p.c.status == t.REMOVAL, t.REMOVAL_DUE),
+            (left, t.LEFT),
+            else_=t.INVALID,
+        ),
+        "attempts": sa.case((refused, attempts), else_=0),
+        "retry_at": sa.case(
+            (sa.and_(refused, soon), sa.cast(s.now, sa.DateTime(timezone=True))), (refused, later), else_=null_time
+        ),
+        "code": sa.case((sa.and_(sent, refused), o.c.code), (sa.not_(sent), p.c.code), else_=null_text),
+        "message": sa.case((sa.and_(sent, refused), o.c.message), (sa.not_(sent), p.c.message), else_=null_text),
+        "error_class": sa.case((sa.and_(sent, refused), o.c.error_class), (refused, "fix_row"), else_=null_text),
+        "run_id": sa.literal(s.run_id),
+        "settled_at": sa.cast(s.now, sa.DateTime(timezone=True)),
+        **{key_column(k): p.c[key_column(k)] for k in shape.keys},
+        **{
+            parent_column(f): sa.case((acknowledged, p.c[parent_column(f)]), else_=own.c[parent_column(f)])
+            for f in shape.parents
+        },
+    }
+    # An acknowledged record whose key is now shared keeps its row as it is.
+    touched = sa.or_(
+        sent, refused, held, lost, left, p.c.status == t.FORGET, sa.and_(duplicate, own.c.match_key.is_(None))
+    )
+    first = sa.func.row_number().over(partition_by=p.c.match_key, order_by=p.c.status)
+    rows = (
+        sa.select(
+            *[c.label(n) for n, c in columns.items()],
+            sa.or_(removed, p.c.status == t.FORGET).label("forget"),
+            own.c.dest_id.label("previous_dest_id"),
+            first.label("nth"),
+        )
+        .select_from(p.outerjoin(o, o.c.seq == p.c.seq).outerjoin(own, own.c.match_key == p.c.match_key))
+        .where(touched, p.c.match_key.is_not(None))
+        .subquery("r")
+    )
+    temporary(connection, _NEW, sa.select(*[c for c in rows.c if c.name != "nth"]).where(rows.c.nth == 1))
+
+
+def _arrivals(connection: sa.Connection, tables: StateTables) -> int:
+    new = sa.table(_NEW, sa.column("dest_id"), sa.column("previous_dest_id"), sa.column("state"))
+    return connection.execute(
+        sa.select(sa.func.count()).where(new.c.dest_id.is_not(None), new.c.previous_dest_id.is_(None))
+    ).scalar_one()
+
+
+def _clear_stale_states(connection: sa.Connection, tables: StateTables, s: Settlement, new: sa.TableClause) -> None:
+    # A row that was refused or held and now stands in the model with its acknowledged values again waits for
+    # nothing: it is not in the plan, because it does not differ.
+    if not (s.completed and s.registry and s.registry.get("model_rows") is not None):
+        return
+    ledger, p = tables.ledger, tables.plan
+    connection.execute(
+        sa.update(ledger)
+        .where(
+            ledger.c.state.in_([t.REJECTED, t.HELD]),
+            ledger.c.fingerprint.is_not(None),
+            sa.not_(sa.exists().where(p.c.match_key == ledger.c.match_key)),
+        )
+        .values(
+            state=t.ACKNOWLEDGED,
+            attempts=0,
+            tried_fingerprint=None,
+            retry_at=None,
+            code=None,
+            message=None,
+            error_class=None,
+        )
+    )
+
+
+def _log(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
+    p, o, log = tables.plan, tables.outcome, tables.changelog
+    own = tables.ledger.alias("own")
+    operation = sa.case(
+        (sa.and_(p.c.operation == t.DELETE, sa.or_(o.c.code.is_(None), o.c.error_class == "gone")), "removed"),
+        (o.c.code.is_not(None), "rejected"),
+        (p.c.operation == t.UPDATE, "updated"),
+        (o.c.created.is_(False), "adopted"),
+        else_="created",
+    )
+    key: sa.ColumnElement[Any] = sa.func.coalesce(p.c.match_text, p.c.match_key)
+    if set(s.sync.key) & set(s.sync.sensitive):
+        key = sa.literal("***")
+    values: dict[str, Any] = {
+        "sequence": sa.literal(s.sequence.name),
+        "sync": sa.literal(s.sync.name),
+        "run_id": sa.literal(s.run_id),
+        "seq": p.c.seq,
+        "key": key,
+        "operation": operation,
+        "dest_id": sa.func.coalesce(o.c.dest_id, p.c.dest_id),
+        "previous_dest_id": own.c.dest_id,
+        "code": o.c.code,
+        "message": o.c.message,
+        "error_class": o.c.error_class,
+        "logged_at": sa.cast(s.now, sa.DateTime(timezone=True)),
+    }
+    connection.execute(
+        sa.insert(log).from_select(
+            list(values),
+            sa.select(*values.values()).select_from(
+                p.join(o, o.c.seq == p.c.seq).outerjoin(own, own.c.match_key == p.c.match_key)
+            ),
+        )
+    )

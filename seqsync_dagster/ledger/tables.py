@@ -1,0 +1,255 @@
+"""The state tables. All are documented here and yours to query.
+
+Per sync, typed after the model, in the state schema:
+
+``<sequence>__<sync>__ledger``  one row per key: what the destination has acknowledged
+``<sequence>__<sync>__plan``    the operations the run under way will apply; gone once settled
+``<sequence>__<sync>__outcome`` the destination's word on them, on its way into the ledger
+
+One for all syncs (with DuckDB: one per ledger file):
+
+``syncs``      what is known of each sync as a whole
+``runs``       one row per settled run, with its counts
+``changelog``  one row per record written or refused, append-only
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from seqsync_dagster.sequence.spec import (
+    ColumnMapping,
+    ConstantMapping,
+    FieldMapping,
+    ParentLookup,
+    RecordLookup,
+    SequenceSpec,
+    SyncSpec,
+)
+
+SCHEMA_VERSION = 1
+
+#: States of a ledger row.
+ACKNOWLEDGED = "acknowledged"  # the destination holds the values the fingerprint stands for
+REJECTED = "rejected"  # its last values were refused; `retry_at` says when they are tried again unchanged
+HELD = "held"  # a parent or looked-up record has no destination id
+INVALID = "invalid"  # it shares its key with another row
+LEFT = "left"  # it left the model; its record stays (removed: keep, or not ours to delete)
+REMOVAL_DUE = "removal_due"  # it left the model; finish deletes its record
+GONE = "gone"  # acknowledged once, no longer in the destination
+UNRESOLVED = "unresolved"  # a create whose reply was lost; sent again by match
+
+#: Status of a plan row.
+SEND = "send"
+WAITING = "waiting"
+HELD_PENDING = "held_pending"
+HELD_MISSING = "held_missing"
+REFUSED = "refused"  # by us: if_missing: reject, or nothing to update
+INVALID_NULL = "invalid_null"
+INVALID_DUPLICATE = "invalid_duplicate"
+REMOVAL = "removal"
+FORGET = "forget"  # never acknowledged, and no longer in the model
+
+#: Operation of a plan row.
+CREATE, UPDATE, DELETE = "create", "update", "delete"
+
+
+def key_column(column: str) -> str:
+    """Ledger and plan column of a key column."""
+    return f"key_{column}"
+
+
+def value_column(field: str) -> str:
+    """Plan column of a field's value."""
+    return f"value_{field}"
+
+
+def parent_column(field: str) -> str:
+    """Ledger and plan column of the parent's key (its match_key) behind a lookup."""
+    return f"parent_{field}"
+
+
+def lookup_column(field: str) -> str:
+    """Plan column of the value by which a record no sync writes is found."""
+    return f"lookup_{field}"
+
+
+def ref_column(field: str) -> str:
+    """Plan column of the destination id a reference resolves to."""
+    return f"ref_{field}"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A sync's mappings, sorted by kind: what its tables and statements are made of."""
+
+    keys: tuple[str, ...]
+    values: dict[str, ColumnMapping]
+    constants: dict[str, ConstantMapping]
+    parents: dict[str, ParentLookup]
+    lookups: dict[str, RecordLookup]
+
+    @classmethod
+    def of(cls, sync: SyncSpec) -> Shape:
+        """The shape of a sync."""
+
+        def kind(wanted: type[Any]) -> dict[str, Any]:
+            found: dict[str, FieldMapping] = {f: m for f, m in sync.mappings() if isinstance(m, wanted)}
+            return found
+
+        return cls(sync.key, kind(ColumnMapping), kind(ConstantMapping), kind(ParentLookup), kind(RecordLookup))
+
+
+@dataclass(frozen=True)
+class StateTables:
+    """The tables of one sync in one schema."""
+
+    ledger: sa.TableClause
+    plan: sa.TableClause
+    outcome: sa.Table
+    syncs: sa.Table
+    runs: sa.Table
+    changelog: sa.Table
+
+    @classmethod
+    def of(cls, sequence: SequenceSpec, sync: SyncSpec, schema: str) -> StateTables:
+        """Tables of a sync whose state stands in `schema`."""
+        shape = Shape.of(sync)
+        prefix = f"{sequence.name}__{sync.name}"
+        keys: list[sa.ColumnClause[Any]] = [sa.column(key_column(k)) for k in shape.keys]
+        ledger = sa.table(
+            f"{prefix}__ledger",
+            *_ledger_columns(),
+            *keys,
+            *[sa.column(parent_column(f), sa.Text) for f in shape.parents],
+            schema=schema,
+        )
+        plan = sa.table(
+            f"{prefix}__plan",
+            *_plan_columns(),
+            *[sa.column(key_column(k)) for k in shape.keys],
+            *[sa.column(value_column(f)) for f in shape.values],
+            *[sa.column(parent_column(f), sa.Text) for f in shape.parents],
+            *[sa.column(ref_column(f), sa.Text) for f in (*shape.parents, *shape.lookups)],
+            schema=schema,
+        )
+        metadata = sa.MetaData(schema=schema)
+        return cls(
+            ledger,
+            plan,
+            sa.Table(f"{prefix}__outcome", metadata, *_outcome_columns()),
+            sa.Table("syncs", metadata, *_syncs_columns()),
+            sa.Table("runs", metadata, *_runs_columns()),
+            sa.Table("changelog", metadata, *_changelog_columns()),
+        )
+
+
+def ledger_of(sequence: str, sync: str, schema: str) -> sa.TableClause:
+    """Another sync's ledger, with the columns that are the same in every ledger."""
+    return sa.table(f"{sequence}__{sync}__ledger", *_ledger_columns(), schema=schema)
+
+
+def _ledger_columns() -> list[sa.ColumnClause[Any]]:
+    return [
+        sa.column("match_key", sa.Text),  # canonical text of the key; what everything joins on
+        sa.column("fingerprint", sa.BigInteger),  # hash of the acknowledged values; null when none stand
+        sa.column("tried_fingerprint", sa.BigInteger),  # hash of the values that were refused
+        sa.column("dest_id", sa.Text),
+        sa.column("origin", sa.Text),  # created | adopted | unknown
+        sa.column("state", sa.Text),
+        sa.column("attempts", sa.Integer),
+        sa.column("retry_at", sa.DateTime(timezone=True)),
+        sa.column("code", sa.Text),
+        sa.column("message", sa.Text),
+        sa.column("error_class", sa.Text),
+        sa.column("run_id", sa.Text),  # the run that wrote this row last
+        sa.column("settled_at", sa.DateTime(timezone=True)),
+    ]
+
+
+LEDGER_COLUMNS: tuple[str, ...] = tuple(c.name for c in _ledger_columns())
+
+
+def _plan_columns() -> list[sa.ColumnClause[Any]]:
+    return [
+        sa.column("seq", sa.BigInteger),  # place in the sending order; null when not to be sent
+        sa.column("status", sa.Text),
+        sa.column("operation", sa.Text),
+        sa.column("level", sa.Integer),
+        sa.column("match_key", sa.Text),
+        sa.column("match_text", sa.Text),  # the key as it is sent in the match field
+        sa.column("fingerprint", sa.BigInteger),
+        sa.column("dest_id", sa.Text),
+        sa.column("code", sa.Text),
+        sa.column("message", sa.Text),
+    ]
+
+
+def _outcome_columns() -> list[sa.Column[Any]]:
+    return [
+        sa.Column("seq", sa.BigInteger),
+        sa.Column("dest_id", sa.Text),
+        sa.Column("created", sa.Boolean),
+        sa.Column("code", sa.Text),
+        sa.Column("message", sa.Text),
+        sa.Column("error_class", sa.Text),
+    ]
+
+
+def _syncs_columns() -> list[sa.Column[Any]]:
+    return [
+        sa.Column("sequence", sa.Text, primary_key=True),
+        sa.Column("sync", sa.Text, primary_key=True),
+        sa.Column("schema_version", sa.Integer, nullable=False),
+        sa.Column("org_id", sa.Text),  # part of the ledger's identity
+        sa.Column("org_name", sa.Text),
+        sa.Column("object", sa.Text),
+        sa.Column("match_field", sa.Text),
+        sa.Column("case_sensitive", sa.Boolean),  # of the match field, as the destination compares it
+        sa.Column("mapping_digest", sa.Text),
+        sa.Column("hash_name", sa.Text),
+        sa.Column("model_rows", sa.BigInteger),  # of the model as last settled
+        sa.Column("model_sum", sa.Text),  # sum of its fingerprints
+        sa.Column("last_counts", sa.Text),  # JSON of the last settled run's counts
+        sa.Column("arrivals", sa.BigInteger),  # how many keys have ever got a destination id
+        sa.Column("parent_arrivals", sa.Text),  # JSON: what `arrivals` of each parent was at the last settled plan
+        sa.Column("epoch", sa.BigInteger),  # highest lease epoch that wrote here
+        sa.Column("plan_run_id", sa.Text),  # the run whose plan stands in the plan table
+        sa.Column("settled_run_id", sa.Text),
+        sa.Column("settled_at", sa.DateTime(timezone=True)),
+    ]
+
+
+def _runs_columns() -> list[sa.Column[Any]]:
+    return [
+        sa.Column("sequence", sa.Text, nullable=False),
+        sa.Column("sync", sa.Text, nullable=False),
+        sa.Column("run_id", sa.Text, nullable=False),
+        sa.Column("plan_id", sa.Text),
+        sa.Column("holder", sa.Text),  # who ran it, e.g. the Dagster run
+        sa.Column("started_at", sa.DateTime(timezone=True)),
+        sa.Column("settled_at", sa.DateTime(timezone=True)),
+        sa.Column("resync_reason", sa.Text),
+        sa.Column("completed", sa.Boolean),  # false: killed or cut short, settled by a later run
+        sa.Column("counts", sa.Text),  # JSON
+    ]
+
+
+def _changelog_columns() -> list[sa.Column[Any]]:
+    return [
+        sa.Column("sequence", sa.Text, nullable=False),
+        sa.Column("sync", sa.Text, nullable=False),
+        sa.Column("run_id", sa.Text, nullable=False),
+        sa.Column("seq", sa.BigInteger),
+        sa.Column("key", sa.Text),  # text form, masked when the key is sensitive
+        sa.Column("operation", sa.Text),  # created | adopted | updated | removed | rejected
+        sa.Column("dest_id", sa.Text),
+        sa.Column("previous_dest_id", sa.Text),
+        sa.Column("code", sa.Text),
+        sa.Column("message", sa.Text),
+        sa.Column("error_class", sa.Text),
+        sa.Column("logged_at", sa.DateTime(timezone=True)),
+    ]

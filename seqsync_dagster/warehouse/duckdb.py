@@ -1,0 +1,163 @@
+"""DuckDB: the ledger of each sync is a file of its own, and the warehouse is attached to it read-only.
+
+A DuckDB transaction can write to one file only, so everything that must settle
+together stands in the sync's file; and parallel syncs never wait for each other's lock.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from seqsync_dagster.errors import WarehouseError, WarehouseLocked
+from seqsync_dagster.warehouse.open import checked_model, first_line, qualified
+from seqsync_dagster.warehouse.source import ModelSource
+
+_CATALOG = "warehouse"
+T = TypeVar("T")
+
+
+class DuckDBWarehouse:
+    """A DuckDB file and the folder of the ledgers that belong to it."""
+
+    backend = "duckdb"
+
+    def __init__(self, file: Path, directory: Path, schema: str, lock_wait_s: float = 20.0) -> None:
+        self.file, self.directory, self.schema, self.lock_wait_s = file, directory, schema, lock_wait_s
+
+    def ledger_file(self, sequence: str, sync: str) -> Path:
+        """Where the ledger of a sync stands."""
+        return self.directory / f"{sequence}__{sync}.duckdb"
+
+    @contextmanager
+    def open(
+        self, sequence: str, sync: str, *, others: Iterable[str] = (), model: bool = False
+    ) -> Iterator[DuckDBRoom]:
+        """See `Warehouse.open`."""
+        if model and not self.file.exists():
+            raise WarehouseError(f"warehouse: there is no DuckDB file {self.file}. Was dbt run, with this path?")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        # NullPool: a pooled connection would keep the file's lock after close.
+        engine = sa.create_engine(f"duckdb:///{self.ledger_file(sequence, sync)}", poolclass=NullPool)
+        connection = self._patiently(engine.connect, self.ledger_file(sequence, sync))
+        try:
+            connection.exec_driver_sql("SET preserve_insertion_order = false")
+            connection.exec_driver_sql("SET TimeZone = 'UTC'")
+            connection.exec_driver_sql(f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"')
+            connection.commit()
+            room = DuckDBRoom(connection, self.schema)
+            for other in others:
+                file = self.ledger_file(sequence, other)
+                if file.exists():
+                    alias = f"of_{other}"
+                    self._attach(connection, file, alias)
+                    room.attached[other] = alias
+            if model:
+                self._attach(connection, self.file, _CATALOG)
+                room.model_attached = True
+            yield room
+        finally:
+            connection.close()
+            engine.dispose()
+
+    def _attach(self, connection: sa.Connection, file: Path, alias: str) -> None:
+        path = str(file).replace("'", "''")
+
+        def attach() -> None:
+            try:
+                connection.exec_driver_sql(f"ATTACH '{path}' AS \"{alias}\" (READ_ONLY)")
+                connection.commit()
+            except DBAPIError:
+                connection.rollback()
+                raise
+
+        self._patiently(attach, file)
+
+    def _patiently(self, attempt: Callable[[], T], file: Path) -> T:
+        # DuckDB fails at once when another process holds the file; writers such as dbt are usually gone in seconds.
+        until = time.monotonic() + self.lock_wait_s
+        pause = 0.05
+        while True:
+            try:
+                return attempt()
+            except DBAPIError as error:
+                text = str(error.orig)
+                if "lock" not in text.lower():
+                    raise WarehouseError(f"warehouse: DuckDB cannot open {file}: {first_line(error)}") from None
+                if time.monotonic() > until:
+                    holder = text[text.find("(PID") :].split(")")[0] + ")" if "(PID" in text else ""
+                    raise WarehouseLocked(
+                        f"warehouse: the DuckDB file {file} is held open by another process {holder}; waited "
+                        f"{self.lock_wait_s:.0f} s. Nothing was sent. Close that program (a dbt run, a notebook, "
+                        "the duckdb shell) and start the run again."
+                    ) from None
+                time.sleep(pause)
+                pause = min(pause * 2, 1.0)
+
+    def close(self) -> None:
+        """Nothing is kept open between rooms."""
+
+
+class DuckDBRoom:
+    """See `Room`."""
+
+    def __init__(self, connection: sa.Connection, schema: str) -> None:
+        self.connection, self.schema = connection, schema
+        self.attached: dict[str, str] = {}
+        self.model_attached = False
+        # DuckDB's hash() may change with any minor version (duckdb#17596).
+        self.hash_name = f"duckdb-hash/{'.'.join(duckdb.__version__.split('.')[:2])}"
+
+    def model(self, source: ModelSource, columns: Sequence[str]) -> sa.FromClause:
+        """See `Room.model`."""
+        if source.query is not None:
+            self.connection.exec_driver_sql(f'USE "{_CATALOG}"')
+        return checked_model(self, source, columns, _CATALOG)
+
+    def column_types(self, select: sa.Select[Any]) -> dict[str, str]:
+        """See `Room.column_types`."""
+        return {r[0]: r[1] for r in self.connection.exec_driver_sql(f"DESCRIBE {self._sql(select)}")}
+
+    def state_schema_of(self, sync: str) -> str | None:
+        """See `Room.state_schema_of`."""
+        alias = self.attached.get(sync)
+        return f"{alias}.{self.schema}" if alias else None
+
+    def release_model(self) -> None:
+        """See `Room.release_model`."""
+        if self.model_attached:
+            self.connection.commit()
+            self.connection.exec_driver_sql(f'DETACH "{_CATALOG}"')
+            self.connection.commit()
+            self.model_attached = False
+
+    def fetch(self, select: sa.Select[Any]) -> pa.Table:
+        """See `Room.fetch`."""
+        return self._raw().execute(self._sql(select)).to_arrow_table()
+
+    def load(self, table: sa.TableClause, rows: pa.Table) -> None:
+        """See `Room.load`."""
+        raw = self._raw()
+        quoted = ", ".join(f'"{c}"' for c in rows.column_names)
+        self.connection.execute(sa.select(1))  # so that SQLAlchemy's transaction has begun before the raw insert
+        raw.register("seqsync_rows", rows)
+        raw.execute(f"INSERT INTO {qualified(table)} ({quoted}) SELECT {quoted} FROM seqsync_rows")
+        raw.unregister("seqsync_rows")
+
+    def _raw(self) -> Any:
+        return self.connection.connection.dbapi_connection
+
+    def _sql(self, select: sa.Select[Any]) -> str:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return str(select.compile(self.connection, compile_kwargs={"literal_binds": True}))

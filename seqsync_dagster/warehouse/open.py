@@ -1,0 +1,156 @@
+"""A warehouse, and the connection on which one sync's ledger is kept.
+
+Only what differs between engines is hidden here: how a row is hashed, how Arrow
+goes in and out, where a ledger stands, what a lock looks like. Everything else
+is one SQLAlchemy Core program.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from seqsync_dagster.errors import ConfigurationError, ModelMissing, WarehouseError
+from seqsync_dagster.sequence.strict import nearest
+from seqsync_dagster.warehouse.settings import WarehouseSettings
+from seqsync_dagster.warehouse.source import ModelSource
+
+
+class Room(Protocol):
+    """An open connection to one sync's ledger, its parents' ledgers and, until released, the warehouse."""
+
+    connection: sa.Connection
+    schema: str
+    """Schema of the sync's own state tables."""
+    hash_name: str
+    """Names the row hash and its version: fingerprints of different names cannot be compared."""
+
+    def model(self, source: ModelSource, columns: Sequence[str]) -> sa.FromClause:
+        """The model with exactly these columns; `ModelMissing` when it or one of them is not there."""
+        ...
+
+    def column_types(self, select: sa.Select[Any]) -> dict[str, str]:
+        """Column -> the engine's own name of its type."""
+        ...
+
+    def state_schema_of(self, sync: str) -> str | None:
+        """Schema where another sync's state tables stand; None when it has none yet."""
+        ...
+
+    def release_model(self) -> None:
+        """Let go of the warehouse, so that dbt can write again. Commits."""
+        ...
+
+    def fetch(self, select: sa.Select[Any]) -> pa.Table:
+        """A result as Arrow, exact types kept."""
+        ...
+
+    def load(self, table: sa.TableClause, rows: pa.Table) -> None:
+        """Append Arrow rows whose columns carry the table's names."""
+        ...
+
+
+class Warehouse(Protocol):
+    """Opens rooms. Holds no connection between them."""
+
+    backend: str
+
+    def open(
+        self, sequence: str, sync: str, *, others: Iterable[str] = (), model: bool = False
+    ) -> AbstractContextManager[Room]:
+        """A room for one sync. `others`: syncs whose ledgers it must read. `model`: the warehouse too.
+
+        Raises `WarehouseLocked` when another process keeps a needed DuckDB file,
+        `WarehouseError` when the warehouse cannot be reached.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release pooled connections."""
+        ...
+
+
+def open_warehouse(settings: WarehouseSettings, base: Path) -> tuple[Warehouse, str]:
+    """The warehouse of these settings, and its journal's URL. Relative paths start at `base`.
+
+    Raises `ConfigurationError` for a URL that cannot be used.
+    """
+    url, directory, journal = settings.resolve(base)
+    if directory is not None:
+        from seqsync_dagster.warehouse.duckdb import DuckDBWarehouse
+
+        return DuckDBWarehouse(Path(url.database or ""), directory, settings.state.schema_), journal
+    try:
+        from seqsync_dagster.warehouse.postgres import PostgresWarehouse
+    except ImportError as error:
+        raise ConfigurationError(
+            "warehouse: PostgreSQL needs psycopg: pip install 'seqsync_dagster[postgres]'."
+        ) from error
+    return PostgresWarehouse(url, settings.state.schema_), journal
+
+
+def checked_model(room: Room, source: ModelSource, columns: Sequence[str], catalog: str | None) -> sa.FromClause:
+    """`source` with `columns`, after asking the warehouse whether they are there."""
+    try:
+        if source.query is not None:
+            everything: sa.Select[Any] = sa.select(sa.text("*")).select_from(
+                sa.text(f"({source.query.strip().rstrip(';')}) AS model")
+            )
+        else:
+            everything = sa.select(sa.text("*")).select_from(source.selectable([], catalog))
+        # A failed statement ends a PostgreSQL transaction, so it is tried in a savepoint; DuckDB has none.
+        with room.connection.begin_nested() if room.connection.dialect.name == "postgresql" else nullcontext():
+            present = list(room.connection.execute(everything.limit(0)).keys())
+    except DBAPIError as error:
+        raise ModelMissing(
+            f"model {source.label}: the warehouse cannot read it: {first_line(error)}"
+            f"{_nearest_relation(room, source)} Was it built?"
+        ) from None
+    missing = [c for c in columns if c not in present]
+    if missing:
+        hints = "".join(f" {c!r}:{nearest(c, present)}" for c in missing if nearest(c, present))
+        raise ModelMissing(
+            f"model {source.label} has no column {', '.join(repr(c) for c in missing)}.{hints} "
+            f"It has: {', '.join(present)}. Mend the mapping, or the model."
+        )
+    return source.selectable(list(columns), catalog)
+
+
+def _nearest_relation(room: Room, source: ModelSource) -> str:
+    if source.table is None:
+        return ""
+    tables: sa.TableClause = sa.table("tables", sa.column("table_name"), schema="information_schema")
+    try:
+        names: list[str] = list(room.connection.execute(sa.select(tables.c.table_name).distinct()).scalars())
+    except DBAPIError:
+        return ""
+    return nearest(source.table, [n for n in names if n != source.table])
+
+
+def first_line(error: DBAPIError) -> str:
+    """The engine's own words, without the statement that SQLAlchemy adds (it may carry values)."""
+    return str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
+
+
+def qualified(table: sa.TableClause) -> str:
+    """A table's quoted name for statements that SQLAlchemy does not write."""
+    return f'"{table.schema}"."{table.name}"' if table.schema else f'"{table.name}"'
+
+
+def pages(first: int, last: int, size: int) -> Iterator[tuple[int, int]]:
+    """Inclusive ranges of at most `size` numbers that cover `first`..`last`."""
+    for start in range(first, last + 1, size):
+        yield start, min(start + size - 1, last)
+
+
+def reraise(error: DBAPIError, what: str) -> WarehouseError:
+    """A database error in this package's terms, without passwords or values."""
+    text = re.sub(r"://[^@\s]*@", "://***@", first_line(error))
+    return WarehouseError(f"{what}: {text}")

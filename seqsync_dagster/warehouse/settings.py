@@ -1,0 +1,102 @@
+"""Where the models are, and where state lives."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from seqsync_dagster.environment import Setting, read_setting
+from seqsync_dagster.errors import ConfigurationError
+from seqsync_dagster.sequence.strict import Strict
+
+
+class StateSettings(Strict):
+    """Where ledgers and the journal live. Losing them means matching every record again."""
+
+    schema_: Annotated[
+        str,
+        Field(
+            alias="schema",
+            pattern=r"^[a-z_][a-z0-9_]*$",
+            description="Schema for ledger, plan and change log, in the warehouse.",
+        ),
+    ] = "seqsync"
+    directory: Annotated[
+        Setting | None,
+        Field(
+            description="With DuckDB: folder for one ledger file per sync, and for the journal. "
+            "Default: `seqsync_state` beside the warehouse file."
+        ),
+    ] = None
+    journal: Annotated[
+        Setting | None,
+        Field(
+            description="SQLAlchemy URL of the journal: `sqlite:///PATH` or `postgresql+psycopg://...`. "
+            "Default: SQLite in `directory` with DuckDB, the warehouse itself with PostgreSQL."
+        ),
+    ] = None
+
+
+class WarehouseSettings(Strict):
+    """A warehouse that holds models, and the place of the state that belongs to it."""
+
+    url: Annotated[
+        Setting,
+        Field(description="SQLAlchemy URL, e.g. `duckdb:///warehouse.duckdb`, `postgresql+psycopg://...`."),
+    ]
+    state: Annotated[StateSettings, Field(description="Where ledgers and the journal live.")] = StateSettings()
+
+    def refuse_ephemeral(self) -> None:
+        """Raise `ConfigurationError` where state would die with a pod: Kubernetes, DuckDB, no `state.directory`."""
+        if (
+            os.environ.get("KUBERNETES_SERVICE_HOST")
+            and isinstance(self.url, str)
+            and self.url.startswith("duckdb")
+            and self.state.directory is None
+        ):
+            raise ConfigurationError(
+                "warehouse: in a pod the ledgers beside a DuckDB file are lost with the pod's disk. "
+                "Set state: {directory: ...} to a mounted volume."
+            )
+
+    def resolve(self, base: Path) -> tuple[URL, Path | None, str]:
+        """Warehouse URL, state folder (DuckDB only) and journal URL; relative paths are taken from `base`."""
+        url = _url(read_setting(self.url, "warehouse: url"), "warehouse: url")
+        backend = url.get_backend_name()
+        if backend not in ("duckdb", "postgresql"):
+            raise ConfigurationError(
+                f"warehouse: url names {backend!r}; supported are duckdb and postgresql (postgresql+psycopg://...)."
+            )
+        directory: Path | None = None
+        if backend == "duckdb":
+            if not url.database or url.database == ":memory:":
+                raise ConfigurationError("warehouse: url needs a DuckDB file: duckdb:///PATH.")
+            file = base / url.database
+            url = url.set(database=str(file))
+            directory = file.parent / "seqsync_state"
+            if self.state.directory is not None:
+                directory = base / read_setting(self.state.directory, "warehouse: state.directory")
+        elif url.drivername == "postgresql":
+            url = url.set(drivername="postgresql+psycopg")
+        if self.state.journal is not None:
+            journal = _url(read_setting(self.state.journal, "warehouse: state.journal"), "warehouse: state.journal")
+            if journal.get_backend_name() == "sqlite" and journal.database:
+                journal = journal.set(database=str(base / journal.database))
+        elif directory is not None:
+            journal = URL.create("sqlite", database=str(directory / "journal.sqlite"))
+        else:
+            journal = url
+        return url, directory, journal.render_as_string(hide_password=False)
+
+
+def _url(text: str, what: str) -> URL:
+    try:
+        return make_url(text)
+    except ArgumentError:
+        # The text may carry a password, so the message must not repeat it.
+        raise ConfigurationError(f"{what} is not a SQLAlchemy URL (dialect://user:password@host/database).") from None
