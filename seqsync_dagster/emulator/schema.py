@@ -1,0 +1,253 @@
+"""The objects and fields of the emulated org, and how they describe themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+SOAP_TYPES = {
+    "id": "tns:ID", "reference": "tns:ID", "int": "xsd:int", "double": "xsd:double", "currency": "xsd:double",
+    "boolean": "xsd:boolean", "date": "xsd:date", "datetime": "xsd:dateTime",
+}  # fmt: skip
+TEXT_TYPES = frozenset({"string", "url", "picklist", "phone", "textarea", "email"})
+DECIMAL_TYPES = frozenset({"double", "currency"})
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field; `computed` is the SQL expression of a field nobody writes."""
+
+    name: str
+    label: str
+    type: str
+    length: int = 0
+    precision: int = 0
+    scale: int = 0
+    required: bool = False
+    defaulted: bool = False
+    writable: bool = True
+    external_id: bool = False
+    id_lookup: bool = False
+    unique: bool = False
+    refers: str = ""
+    relationship: str = ""
+    picklist: tuple[str, ...] = ()
+    restricted: bool = False
+    computed: str = ""
+
+    @property
+    def match(self) -> bool:
+        return self.external_id or self.id_lookup
+
+    @property
+    def xsd(self) -> str:
+        return SOAP_TYPES.get(self.type, "xsd:string")
+
+    def describe(self) -> dict[str, Any]:
+        calculated = bool(self.computed) and self.name != "SystemModstamp"
+        return {
+            "name": self.name, "label": self.label, "type": self.type, "soapType": self.xsd,
+            "length": self.length, "byteLength": self.length * 3, "precision": self.precision,
+            "scale": self.scale, "digits": 9 if self.type == "int" else 0,
+            "createable": self.writable, "updateable": self.writable,
+            "nillable": not (self.required or self.defaulted),
+            "defaultedOnCreate": self.defaulted, "externalId": self.external_id,
+            "idLookup": self.id_lookup or self.external_id, "unique": self.unique, "caseSensitive": False,
+            "referenceTo": [self.refers] if self.refers else [],
+            "relationshipName": self.relationship or None, "polymorphicForeignKey": False,
+            "picklistValues": [
+                {"active": True, "defaultValue": False, "label": v, "validFor": None, "value": v}
+                for v in self.picklist
+            ],
+            "restrictedPicklist": self.restricted, "calculated": calculated,
+            "autoNumber": self.computed.startswith("printf"), "custom": self.name.endswith("__c"),
+            "filterable": self.type != "textarea", "sortable": True, "permissionable": self.writable,
+            "deprecatedAndHidden": False, "defaultValue": False if self.type == "boolean" else None,
+        }  # fmt: skip
+
+
+class Column(NamedTuple):
+    """What one column or key of a write sets: a field, or a lookup by `via`, a field of its parent."""
+
+    field: Field
+    via: Field | None = None
+
+
+class PolymorphismError(ValueError):
+    """A `Type:Relationship.Field` header, which no lookup here takes."""
+
+
+@dataclass(frozen=True)
+class SObject:
+    """One object. Names are looked up without regard to case, as Salesforce does."""
+
+    name: str
+    label: str
+    prefix: str
+    own: tuple[Field, ...]
+    writable: bool = True
+    fields: dict[str, Field] = field(init=False)
+
+    def __post_init__(self) -> None:
+        every = [Field("Id", f"{self.label} ID", "id", 18, writable=False, defaulted=True), *self.own]
+        if self.name not in ("User", "Organization"):
+            every.append(_lookup("OwnerId", "Owner ID", "User", "Owner", defaulted=True))
+        every += [
+            Field("IsDeleted", "Deleted", "boolean", writable=False, defaulted=True),
+            Field("CreatedDate", "Created Date", "datetime", writable=False, defaulted=True),
+            Field("LastModifiedDate", "Last Modified Date", "datetime", writable=False, defaulted=True),
+            Field("SystemModstamp", "System Modstamp", "datetime", writable=False, defaulted=True,
+                  computed='"LastModifiedDate"'),
+        ]  # fmt: skip
+        object.__setattr__(self, "fields", {f.name: f for f in every})
+
+    @cached_property
+    def _by_name(self) -> dict[str, Field]:
+        return {f.name.lower(): f for f in self.fields.values()}
+
+    @cached_property
+    def _by_relationship(self) -> dict[str, Field]:
+        return {f.relationship.lower(): f for f in self.fields.values() if f.relationship}
+
+    @cached_property
+    def stored(self) -> tuple[Field, ...]:
+        """Fields with a column of their own to write."""
+        return tuple(f for f in self.fields.values() if not f.computed)
+
+    @cached_property
+    def required(self) -> tuple[Field, ...]:
+        return tuple(f for f in self.own if f.required and not f.computed)
+
+    @cached_property
+    def uniques(self) -> tuple[Field, ...]:
+        return tuple(f for f in self.own if f.unique)
+
+    def find(self, name: str) -> Field | None:
+        return self._by_name.get(name.lower())
+
+    def lookup(self, relationship: str) -> Field | None:
+        return self._by_relationship.get(relationship.lower())
+
+    def column(self, name: str) -> Column | None:
+        """What a CSV header cell sets; None if nothing here has that name."""
+        relationship, dot, via = name.partition(".")
+        if not dot:
+            found = self.find(name)
+            return Column(found) if found else None
+        _, colon, bare = relationship.partition(":")
+        if colon:
+            raise PolymorphismError(bare if self.lookup(bare) else "")
+        lookup = self.lookup(relationship)
+        parent = OBJECTS[lookup.refers].find(via) if lookup else None
+        return Column(lookup, parent) if lookup and parent and parent.match else None
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": self.name, "label": self.label, "labelPlural": self.label + "s", "keyPrefix": self.prefix,
+            "custom": self.name.endswith("__c"), "createable": self.writable, "updateable": self.writable,
+            "deletable": self.writable, "queryable": True, "retrieveable": True, "undeletable": False,
+            "searchable": True, "layoutable": True, "triggerable": True, "mergeable": False,
+            "childRelationships": [
+                {"childSObject": child.name, "field": f.name, "cascadeDelete": False,
+                 "restrictedDelete": f.required, "relationshipName": None, "deprecatedAndHidden": False}
+                for child, f in children_of(self.name)
+            ],
+            "recordTypeInfos": [],
+        }  # fmt: skip
+
+    def describe_fully(self) -> dict[str, Any]:
+        return {**self.describe(), "fields": [f.describe() for f in self.fields.values()]}
+
+
+def _lookup(
+    name: str, label: str, to: str, relationship: str, required: bool = False, defaulted: bool = False
+) -> Field:
+    return Field(
+        name, label, "reference", 18, required=required, defaulted=defaulted, refers=to, relationship=relationship
+    )
+
+
+def _external_id() -> Field:
+    return Field("External_Id__c", "External Id", "string", 80, external_id=True, unique=True)
+
+
+def _choice(name: str, label: str, values: str, restricted: bool) -> Field:
+    return Field(name, label, "picklist", 255, picklist=tuple(values.split("/")), restricted=restricted)
+
+
+_FULL_NAME = """trim(coalesce("FirstName" || ' ', '') || coalesce("LastName", ''))"""
+
+_ALL = (
+    SObject("Account", "Account", "001", (
+        Field("Name", "Account Name", "string", 255, required=True), _external_id(),
+        _lookup("ParentId", "Parent Account ID", "Account", "Parent"),
+        Field("Website", "Website", "url", 255),
+        _choice("Industry", "Industry", "Agriculture/Banking/Consulting/Education/Energy/Retail/Technology", False),
+        Field("NumberOfEmployees", "Employees", "int"),
+        Field("AnnualRevenue", "Annual Revenue", "currency", precision=18, scale=2),
+        Field("BillingCity", "Billing City", "string", 40),
+        Field("BillingCountry", "Billing Country", "string", 80),
+        Field("Phone", "Account Phone", "phone", 40),
+        Field("Description", "Account Description", "textarea", 32000),
+        Field("Customer_Since__c", "Customer Since", "date"),
+        Field("Last_Seen__c", "Last Seen", "datetime"),
+        Field("Active__c", "Active", "boolean", defaulted=True),
+    )),
+    SObject("Workspace__c", "Workspace", "a0W", (
+        Field("Name", "Workspace Name", "string", 80, required=True), _external_id(),
+        _lookup("Account__c", "Account", "Account", "Account__r", required=True),
+        _choice("Plan__c", "Plan", "Free/Team/Business/Enterprise", True),
+        Field("Seats__c", "Seats", "double", precision=18),
+        Field("Mrr__c", "MRR", "currency", precision=16, scale=2),
+        Field("Region__c", "Region", "string", 40),
+        Field("Trial_Ends__c", "Trial Ends", "datetime"),
+    )),
+    SObject("Contact", "Contact", "003", (
+        Field("FirstName", "First Name", "string", 40),
+        Field("LastName", "Last Name", "string", 80, required=True),
+        Field("Name", "Full Name", "string", 121, writable=False, computed=_FULL_NAME), _external_id(),
+        Field("Email", "Email", "email", 80, id_lookup=True),
+        Field("Phone", "Business Phone", "phone", 40),
+        Field("Title", "Title", "string", 128),
+        _lookup("AccountId", "Account ID", "Account", "Account"),
+        _lookup("Workspace__c", "Workspace", "Workspace__c", "Workspace__r"),
+        _choice("LeadSource", "Lead Source", "Web/Phone Inquiry/Partner Referral/Purchased List/Product/Other", False),
+        Field("Description", "Contact Description", "textarea", 32000),
+        Field("Birthdate", "Birthdate", "date"),
+    )),
+    SObject("Workspace_Member__c", "Workspace Member", "a0M", (
+        Field("Name", "Member Number", "string", 80, writable=False, computed="""printf('WM-%06d', "Id")"""),
+        _external_id(),
+        _lookup("Workspace__c", "Workspace", "Workspace__c", "Workspace__r", required=True),
+        _lookup("Contact__c", "Contact", "Contact", "Contact__r", required=True),
+        _choice("Role__c", "Role", "Owner/Admin/Member/Viewer", True),
+        Field("Joined_On__c", "Joined On", "date"),
+    )),
+    SObject("User", "User", "005", (
+        Field("Username", "Username", "string", 80, required=True, id_lookup=True),
+        Field("Email", "Email", "email", 128, required=True, id_lookup=True),
+        Field("FirstName", "First Name", "string", 40),
+        Field("LastName", "Last Name", "string", 80, required=True),
+        Field("Name", "Full Name", "string", 121, writable=False, computed=_FULL_NAME),
+        Field("IsActive", "Active", "boolean", defaulted=True),
+    ), writable=False),
+    SObject("Organization", "Organization", "00D", (
+        Field("Name", "Name", "string", 80, writable=False),
+        Field("IsSandbox", "Is Sandbox", "boolean", writable=False, defaulted=True),
+        Field("InstanceName", "Instance Name", "string", 5, writable=False),
+    ), writable=False),
+)  # fmt: skip
+
+OBJECTS: dict[str, SObject] = {o.name: o for o in _ALL}
+_BY_NAME = {o.name.lower(): o for o in _ALL}
+
+
+def find_object(name: str) -> SObject | None:
+    return _BY_NAME.get(name.lower())
+
+
+def children_of(parent: str) -> Iterable[tuple[SObject, Field]]:
+    """Every lookup that points at an object, with the object that has it."""
+    return [(o, f) for o in _ALL for f in o.fields.values() if f.refers == parent]
