@@ -305,7 +305,16 @@ def _count(
         removals_due=of(t.REMOVAL),
         removals_kept=of(t.LEFT),
     )
-    return counts, PlannedChange(acknowledged, of(t.SEND, t.UPDATE), of(t.REMOVAL))
+    # Removals that wait for finish have not been spent yet, so they count as well.
+    waiting = connection.execute(
+        sa.select(sa.func.count())
+        .select_from(ledger)
+        .where(
+            ledger.c.state == t.REMOVAL_DUE,
+            sa.not_(sa.exists().where(tables.plan.c.match_key == ledger.c.match_key)),
+        )
+    ).scalar_one()
+    return counts, PlannedChange(acknowledged + waiting, of(t.SEND, t.UPDATE), of(t.REMOVAL) + waiting)
 
 
 def _unchanged_twins(connection: sa.Connection, tables: StateTables) -> int:

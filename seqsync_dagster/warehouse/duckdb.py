@@ -24,6 +24,9 @@ from seqsync_dagster.warehouse.open import checked_model, first_line, qualified
 from seqsync_dagster.warehouse.source import ModelSource
 
 _CATALOG = "warehouse"
+
+#: Seconds to wait for a file that another process holds.
+LOCK_WAIT_S = 20.0
 T = TypeVar("T")
 
 
@@ -32,8 +35,8 @@ class DuckDBWarehouse:
 
     backend = "duckdb"
 
-    def __init__(self, file: Path, directory: Path, schema: str, lock_wait_s: float = 20.0) -> None:
-        self.file, self.directory, self.schema, self.lock_wait_s = file, directory, schema, lock_wait_s
+    def __init__(self, file: Path, directory: Path, schema: str) -> None:
+        self.file, self.directory, self.schema = file, directory, schema
 
     def ledger_file(self, sequence: str, sync: str) -> Path:
         """Where the ledger of a sync stands."""
@@ -85,7 +88,7 @@ class DuckDBWarehouse:
 
     def _patiently(self, attempt: Callable[[], T], file: Path) -> T:
         # DuckDB fails at once when another process holds the file; writers such as dbt are usually gone in seconds.
-        until = time.monotonic() + self.lock_wait_s
+        until = time.monotonic() + LOCK_WAIT_S
         pause = 0.05
         while True:
             try:
@@ -98,7 +101,7 @@ class DuckDBWarehouse:
                     holder = text[text.find("(PID") :].split(")")[0] + ")" if "(PID" in text else ""
                     raise WarehouseLocked(
                         f"warehouse: the DuckDB file {file} is held open by another process {holder}; waited "
-                        f"{self.lock_wait_s:.0f} s. Nothing was sent. Close that program (a dbt run, a notebook, "
+                        f"{LOCK_WAIT_S:.0f} s. Nothing was sent. Close that program (a dbt run, a notebook, "
                         "the duckdb shell) and start the run again."
                     ) from None
                 time.sleep(pause)
