@@ -1,0 +1,142 @@
+"""A sequence in YAML: what is understood, and what a mistake is answered with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from seqsync_dagster.sequence.graph import children, descendants, order
+from seqsync_dagster.sequence.spec import Limit, SequenceSpec
+
+
+def sync(name: str, /, **more: Any) -> dict[str, Any]:
+    base = {
+        "name": name,
+        "model": f"crm_{name}",
+        "key": "id",
+        "object": name.title(),
+        "match": "External_Id__c",
+        "fields": {"Name": "name"},
+    }
+    return {**base, **more}
+
+
+def sequence(*syncs: dict[str, Any], **more: Any) -> SequenceSpec:
+    return SequenceSpec.model_validate({"name": "crm", "destination": "salesforce", "syncs": list(syncs), **more})
+
+
+def to(parent: str, **more: Any) -> dict[str, Any]:
+    return {"parent": parent, "from": f"{parent}_id", **more}
+
+
+def test_order_follows_lookups_and_not_the_listing() -> None:
+    spec = sequence(
+        sync("contacts", fields={"AccountId": to("accounts"), "Workspace__c": to("workspaces")}),
+        sync("workspaces", fields={"Account__c": to("accounts")}),
+        sync("accounts", fields={"Name": "name", "ParentId": to("accounts")}),
+        sync("leads"),
+    )
+    assert order(spec) == ["accounts", "workspaces", "contacts", "leads"]
+    assert children(spec, "accounts") == [("contacts", ["AccountId"]), ("workspaces", ["Account__c"])]
+    assert set(descendants(spec, "accounts")) == {"workspaces", "contacts"}
+    assert descendants(spec, "contacts") == []
+
+
+def test_independent_syncs_keep_their_listed_order() -> None:
+    assert order(sequence(sync("b"), sync("a"), sync("c"))) == ["b", "a", "c"]
+
+
+def test_sensitive_follows_a_column_into_its_fields() -> None:
+    spec = sequence(
+        sync("accounts"),
+        sync("contacts", sensitive=["email", "accounts_id"], fields={"Email": "email", "A": to("accounts"), "B": "b"}),
+    ).sync("contacts")
+    assert [spec.is_sensitive(f) for f in ("Email", "A", "B", "External_Id__c")] == [True, True, False, False]
+
+
+def test_a_limit_needs_both_share_and_rows() -> None:
+    limit = Limit(percent=10, min_rows=50)
+    assert not limit.exceeded(50, 60)
+    assert limit.exceeded(51, 60)
+    assert not limit.exceeded(100, 1000)
+    assert limit.exceeded(101, 1000)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"filds": {}}, "unknown name 'filds'. Did you mean 'fields'?"),
+        ({"Model": "x"}, "unknown name 'Model'. Did you mean 'model'?"),
+        ({"fields": {"Name": {"parnt": "accounts"}}}, "a field is mapped to a column name, or to one of"),
+        ({"fields": {"Name": {"parent": "accounts", "form": "x"}}}, "unknown name 'form'. Did you mean 'from'?"),
+        ({"fields": {"Name": ["a", "b"]}}, "a field is mapped to a column name, or to one of"),
+        ({"fields": {}}, "sync 'accounts': fields maps at least one destination field; it is empty."),
+        ({"fields": {"P": to("acounts")}}, "P points to the parent 'acounts', which is no sync of this sequence."),
+        ({"fields": {"P": to("acounts")}}, "Did you mean 'accounts'?"),
+        ({"fields": {"P": {"parent": "accounts", "from": ["a", "b"]}}}, "P needs 1 column(s) in from"),
+        ({"key": []}, "key names the model's primary key column(s); it is empty."),
+        ({"key": ["id", "id"]}, "key names a column twice: id, id."),
+        ({"model": None}, "exactly one of model, table, query; found none."),
+        ({"table": "a.b"}, "exactly one of model, table, query; found model and table."),
+        (
+            {"sensitive": ["nam"]},
+            "sensitive names 'nam', which is neither a mapped column nor a field. Did you mean 'name'?",
+        ),
+        ({"mode": "update", "removed": "delete"}, "removed: delete needs mode: upsert"),
+        (
+            {"fields": {"External_Id__c": "name", "Name": "name"}},
+            "the match field External_Id__c is filled from the key",
+        ),
+        ({"mode": "insrt"}, "Input should be 'upsert' or 'update'"),
+        ({"removed": "purge"}, "Input should be 'keep' or 'delete'"),
+        ({"name": "Accounts!"}, "String should match pattern"),
+        ({"name": "finish"}, "a sync cannot be named 'finish'"),
+        ({"name": "x" * 25}, "at most 24 characters"),
+        ({"guards": {"max_removed": {"percent": 120}}}, "less than or equal to 100"),
+    ],
+)
+def test_a_mistake_in_a_sync_is_answered_with_what_would_be_right(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        sequence(sync("accounts", **wrong))
+    assert said in str(refused.value)
+
+
+def test_a_circle_names_its_lookups() -> None:
+    with pytest.raises(ValidationError) as refused:
+        sequence(
+            sync("accounts", fields={"Primary__c": to("contacts")}),
+            sync("contacts", fields={"AccountId": to("accounts")}),
+        )
+    text = str(refused.value)
+    assert "wait for each other in a circle" in text
+    assert "accounts.Primary__c" in text
+    assert "contacts.AccountId" in text
+
+
+def test_two_syncs_do_not_write_one_field() -> None:
+    with pytest.raises(ValidationError, match=r"syncs 'a' and 'b' both write account\.Name"):
+        sequence(sync("a", object="Account"), sync("b", object="account"))
+    sequence(sync("a", object="Account"), sync("b", object="Account", fields={"Website": "w"}))
+
+
+def test_names_are_unique_and_a_sequence_has_a_sync() -> None:
+    with pytest.raises(ValidationError, match="two syncs are named 'a'"):
+        sequence(sync("a"), sync("a"))
+    with pytest.raises(ValidationError, match="a sequence has at least one sync"):
+        sequence()
+
+
+@pytest.mark.parametrize("trigger", [{"crn": "* * * * *"}, "hourly", {"models": "some"}])
+def test_a_trigger_of_no_known_form_is_refused(trigger: Any) -> None:
+    with pytest.raises(ValidationError):
+        sequence(sync("a"), runs_on=[trigger])
+
+
+def test_the_schema_that_editors_read_describes_every_name() -> None:
+    schema = SequenceSpec.model_json_schema()
+    for name in ("SequenceSpec", "SyncSpec", "ParentLookup", "RecordLookup", "Limit", "Guards"):
+        properties = (schema if name == "SequenceSpec" else schema["$defs"][name])["properties"]
+        lacking = [p for p, d in properties.items() if "description" not in d and p not in ("errors", "guards")]
+        assert not lacking, f"{name}: {lacking}"
