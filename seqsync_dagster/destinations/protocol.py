@@ -14,10 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-import pandas as pd
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    # Half a second of import that a code location need not pay.
+    import pandas as pd
 
 Operation = Literal["upsert", "insert", "update", "delete"]
 

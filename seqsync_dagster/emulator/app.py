@@ -19,7 +19,7 @@ import simplejson
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
@@ -81,6 +81,7 @@ class Emulator:
         routes = [
             Route("/", self._handle(self.overview)),
             Route("/records/{object}", self._handle(self.records_page)),
+            Route("/{id:str}", self._handle(self.record_page)),
             Route("/services/oauth2/token", self._handle(self.token), methods=["POST"]),
             Route("/services/oauth2/userinfo", self._handle(self.userinfo), methods=["GET", "POST"]),
             Route("/services/data", self._handle(self.versions)),
@@ -410,6 +411,14 @@ class Emulator:
                 raise not_found() from None
         number = int(asked["page"]) if asked.get("page", "").isdigit() else 1
         return HTMLResponse(page.records(self.store, obj, max(1, number), only))
+
+    def record_page(self, request: Request, body: bytes) -> Any:
+        """Salesforce opens any record at /ID."""
+        record_id = request.path_params["id"]
+        for obj in OBJECTS.values():
+            if record_id.startswith(obj.prefix):
+                return RedirectResponse(f"/records/{obj.name}?id={record_id}")
+        raise not_found()
 
     def add_fault(self, request: Request, body: bytes) -> Any:
         asked = _loads(body)

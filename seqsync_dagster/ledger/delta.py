@@ -7,7 +7,7 @@ looks like; only the differences carry their values and are joined by key later.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -27,7 +27,7 @@ from seqsync_dagster.sequence.spec import SyncSpec
 DELTA = "seqsync_delta"
 
 
-def temporary(connection: sa.Connection, name: str, select: sa.Select[Unpack[tuple[Any, ...]]]) -> None:
+def temporary(connection: sa.Connection, name: str, select: sa.Select[*tuple[Any, ...]]) -> None:
     """(Re)create a temporary table from a select."""
     connection.execute(sa.text(f'DROP TABLE IF EXISTS "{name}"'))
     connection.execute(select.into(name, temporary=True))

@@ -129,12 +129,21 @@ def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
         gone = sa.select(d.c.old_fingerprint).where(d.c.old_fingerprint.is_not(None)).distinct().subquery("gone")
         joined = joined.outerjoin(gone, gone.c.old_fingerprint == ledger.c.fingerprint)
         matched_by_another = sa.and_(ledger.c.fingerprint.is_not(None), gone.c.old_fingerprint.is_(None))
+    # Counting over a window would hold every column of every row in memory; the shared keys alone are few.
+    twin = (
+        sa.select(d.c.match_key)
+        .where(d.c.fingerprint.is_not(None), d.c.match_key.is_not(None))
+        .group_by(d.c.match_key)
+        .having(sa.func.count() > 1)
+        .subquery("twin")
+    )
+    joined = joined.outerjoin(twin, twin.c.match_key == d.c.match_key)
     verdicts = _verdicts(request, d, ledger, references, no_record, matched_by_another)
     operation = sa.case((dest_id.is_not(None), t.UPDATE), else_=t.CREATE)
     base = (
         sa.select(
             *[c for c in d.c if not c.name.startswith("lookup_")],
-            sa.func.count().over(partition_by=d.c.match_key).label("twins"),
+            twin.c.match_key.label("twin"),
             sa.case(*[(c, s) for c, s, _, _ in verdicts], else_=t.SEND).label("status"),
             sa.case(*[(c, code) for c, _, code, _ in verdicts], else_=sa.cast(sa.null(), sa.Text)).label("code"),
             sa.case(*[(c, m) for c, _, _, m in verdicts], else_=sa.cast(sa.null(), sa.Text)).label("message"),
@@ -147,12 +156,12 @@ def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
         .where(d.c.fingerprint.is_not(None))
         .subquery("judged")
     )
-    twins = sa.and_(base.c.match_key.is_not(None), base.c.twins > 1)
+    twins = base.c.twin.is_not(None)
     temporary(
         connection,
         JUDGED,
         sa.select(
-            *[c for c in base.c if c.name not in ("status", "code", "message", "twins")],
+            *[c for c in base.c if c.name not in ("status", "code", "message", "twin")],
             sa.case((twins, t.INVALID_DUPLICATE), else_=base.c.status).label("status"),
             sa.case((twins, "DUPLICATE_KEY"), else_=base.c.code).label("code"),
             sa.case((twins, _DUPLICATE), else_=base.c.message).label("message"),

@@ -1,0 +1,147 @@
+"""Sending many rows through Bulk API 2.0, and taking up a job that an earlier run left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from seqsync_dagster.destinations.protocol import Event, InFlight, Progress, Request
+from seqsync_dagster.destinations.salesforce import bulk_results
+from seqsync_dagster.destinations.salesforce.bulk_job import ENDED, BulkJobs
+from seqsync_dagster.destinations.salesforce.bulk_parts import Part, parts, recollected
+from seqsync_dagster.destinations.salesforce.bulk_results import Tally
+from seqsync_dagster.destinations.salesforce.collections_api import (
+    ROWS_PER_CALL,
+    CollectionsSender,
+    rechunked,
+)
+from seqsync_dagster.destinations.salesforce.connection import Connection
+from seqsync_dagster.destinations.salesforce.errors import TRANSIENT_JOB_ERRORS
+from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
+from seqsync_dagster.errors import DestinationError, DestinationRefused, DestinationUnreachable
+
+
+class BulkSender:
+    """Sends rows of one operation on one object, one job after the other.
+
+    Jobs of one object are never run side by side: children of one parent in
+    two jobs lock each other out (Bulk API 2.0 guide, "General Guidelines for
+    Data Loads").
+    """
+
+    def __init__(self, connection: Connection, settings: SalesforceSettings, request: Request) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._request = request
+        self._jobs = BulkJobs(connection, settings)
+
+    def send(self, tables: Iterable[pa.Table]) -> Iterator[Event]:
+        """Send all rows, announcing each job before its rows are uploaded."""
+        _lean_memory()
+        before = 0
+        for part in parts(tables, self._request, self._settings):
+            if not isinstance(part, Part):
+                yield part
+                continue
+            try:
+                yield from self._send_part(part, before)
+                before += len(part)
+            finally:
+                part.close()
+
+    def resume(self, token: Mapping[str, object], tables: Iterable[pa.Table]) -> Iterator[Event]:
+        """Find out what became of a job. Rows without an outcome afterwards were not written."""
+        job = str(token["job"])
+        found = self._jobs.look(job)
+        if found is not None and found["state"] == "Open":
+            # Nothing has been processed yet; whether the upload was whole cannot be told.
+            found = self._jobs.abort(job)
+        if found is None or (found["state"] in ENDED and _untouched(found)):
+            return
+        _lean_memory()
+        part = recollected(tables, self._request)
+        rows = token.get("rows")
+        sent = rows if isinstance(rows, int) else len(part)
+        try:
+            found = yield from self._jobs.wait(job, sent, 0, sent)
+            if found is not None and not _untouched(found):
+                yield from self._results(found, part, sent)
+        finally:
+            part.close()
+
+    def _send_part(self, part: Part, before: int) -> Iterator[Event]:
+        part.index.seal()
+        job = self._jobs.create(self._request)
+        yield InFlight({"api": "bulk", "job": job, "rows": len(part)}, last_seq=part.last_seq)
+        self._jobs.upload(job, part.csv)
+        self._jobs.close(job)
+        found = yield from self._jobs.wait(job, len(part), before, self._request.rows)
+        if found is None:
+            raise DestinationUnreachable(
+                f"salesforce: Bulk job {job} was deleted in the org before its results were read. "
+                "The next run sends its rows again."
+            )
+        if found["state"] == "Failed" and _untouched(found):
+            raise self._failure(found)
+        yield from self._results(found, part, len(part))
+        if found["state"] == "Aborted":
+            raise DestinationRefused(
+                f"salesforce: someone aborted Bulk job {job} in the org (Setup > Bulk Data Load Jobs). "
+                "Rows it had not come to stay due and go with the next run."
+            )
+
+    def _results(self, found: Mapping[str, Any], part: Part, sent: int) -> Iterator[Event]:
+        job, operation, tally = str(found["id"]), self._request.operation, Tally()
+        yield from bulk_results.successful(self._connection, job, part.index, operation, tally)
+        if found.get("numberRecordsFailed") or found["state"] != "JobComplete":
+            yield from bulk_results.failed(self._connection, job, part.index, operation, tally)
+        if found["state"] != "JobComplete":
+            bulk_results.unprocessed(self._connection, job, part.index, tally)
+        yield from self._unlock(tally, part)
+        left = sent - tally.successful - tally.failed
+        ended_early = found["state"] != "JobComplete"
+        if ended_early and left > 0:
+            reason = found.get("errorMessage") or f"the job is {found['state']}"
+            yield Progress(f"Bulk job {job}: {left:,} rows were not processed ({reason}); they stay due")
+        # Rows of batches beyond the daily allocation are in none of the three files.
+        adds_up = tally.total == sent or (ended_early and tally.total < sent)
+        if not adds_up or tally.unknown:
+            raise DestinationError(
+                f"salesforce: Bulk job {job} for {self._request.object} does not add up: {sent:,} rows sent; "
+                f"results name {tally.successful:,} successful, {tally.failed:,} failed and "
+                f"{tally.unprocessed:,} unprocessed rows, {tally.unknown:,} of which were not sent. "
+                "Rows with a result are settled, the others stay due."
+            )
+
+    def _unlock(self, tally: Tally, part: Part) -> Iterator[Event]:
+        """Rows that met a lock go again, one call at a time; the job's token still covers them."""
+        locked = pa.concat_arrays([pa.array([], pa.int64()), *tally.locked])
+        if not len(locked):
+            return
+        yield Progress(f"{len(locked):,} rows met a lock and are sent again, {ROWS_PER_CALL} at a time")
+        sender = CollectionsSender(self._connection, self._settings, self._request)
+        for chunk in rechunked(part.rows_of(locked), ROWS_PER_CALL):
+            yield from sender.send_rows(chunk)
+
+    def _failure(self, found: Mapping[str, Any]) -> DestinationError:
+        words = str(found.get("errorMessage") or "no reason given")
+        text = f"salesforce: Bulk job {found['id']} for {self._request.object} failed before any row: {words}. "
+        if words.startswith(TRANSIENT_JOB_ERRORS):
+            return DestinationUnreachable(text + "Nothing was written; the next run sends the rows again.")
+        return DestinationRefused(
+            text + "Nothing was written. Check that every mapped field exists and that the user may edit it "
+            "(field-level security makes a field look as if it did not exist)."
+        )
+
+
+def _untouched(found: Mapping[str, Any]) -> bool:
+    """Whether the org gave up on the job's header, before its first row."""
+    return not found.get("numberRecordsProcessed") and not found.get("numberRecordsFailed")
+
+
+def _lean_memory() -> None:
+    # Arrow's own allocator keeps caches per thread that grow with every part: 250 MB against
+    # 210 MB after 300,000 rows, at the same speed. Arrays made before are not affected.
+    pa.set_memory_pool(pa.system_memory_pool())

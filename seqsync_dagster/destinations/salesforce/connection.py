@@ -1,0 +1,263 @@
+"""One org: logged in when first needed, asked again when it could not answer.
+
+simple-salesforce logs in, describes and queries; it has no Collections, and
+its Bulk 2.0 client aborts jobs while polling, so rows go through `call`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+import simplejson
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
+from urllib3.exceptions import NewConnectionError
+
+from seqsync_dagster.destinations.protocol import CallCount
+from seqsync_dagster.destinations.salesforce.errors import UNPROCESSED_STATUSES, reply_error
+from seqsync_dagster.destinations.salesforce.login import log_in, not_an_org
+from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
+from seqsync_dagster.destinations.salesforce.transport import (
+    OrgSession,
+    TransientReplyError,
+    bearer,
+)
+from seqsync_dagster.errors import DestinationRefused, DestinationUnreachable
+
+if TYPE_CHECKING:
+    from simple_salesforce.api import Salesforce
+
+T = TypeVar("T")
+
+TRIES = 5
+_LONGEST_WAIT_S = 30.0
+_LIMIT_CODES = ("REQUEST_LIMIT_EXCEEDED", "TXN_SECURITY_METERING_ERROR")
+
+
+class CallRefused(DestinationRefused):
+    """The org refused a whole call; `status` and `code` say how."""
+
+    def __init__(self, message: str, status: int, code: str, words: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.words = words
+
+
+class ReplyLost(DestinationUnreachable):
+    """A write that must not be repeated was sent, and whether it was carried out is not known."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the org answered."""
+
+    content: bytes
+    repeated: bool
+    """An earlier try of the same call may have been carried out already."""
+
+    def json(self) -> Any:
+        """The body, decimals exact."""
+        return simplejson.loads(self.content, use_decimal=True)
+
+
+class _TryAgainError(Exception):
+    def __init__(self, reason: str, processed: bool) -> None:
+        super().__init__(reason)
+        self.processed = processed
+
+
+class _SessionExpiredError(Exception):
+    pass
+
+
+class Connection:
+    """Calls to one org, each with a time limit, retried while the trouble is a passing one."""
+
+    def __init__(self, settings: SalesforceSettings, name: str, calls: CallCount) -> None:
+        self._settings = settings
+        self._name = name
+        self.url = settings.read_url()
+        self._session = OrgSession(self.url, settings.timeout_s, calls)
+        self._client: Salesforce | None = None
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Connection({self._name!r}, {self.url!r})"
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        json: object = None,
+        body: IO[bytes] | None = None,
+        repeatable: bool = True,
+    ) -> Reply:
+        """Call `path` below ``/services/data/vXX.X/`` with a JSON or a CSV body.
+
+        With ``repeatable=False`` a call that may have been carried out is not
+        sent again: `ReplyLost`. Otherwise `DestinationUnreachable` after the
+        last try; a refusal is `CallRefused`.
+        """
+        payload = None if json is None else simplejson.dumps(json, use_decimal=True).encode()
+        content_type = "application/json" if body is None else "text/csv"
+
+        def send(client: Salesforce) -> bytes:
+            if body is not None:
+                body.seek(0)
+            reply = self._session.request(
+                method,
+                self._address(path),
+                params=params,
+                data=payload if body is None else body,
+                headers={**bearer(client.session_id), "Content-Type": content_type},
+            )
+            if reply.status_code >= 300:
+                raise self._refusal(f"{method} {path}", reply.status_code, reply.content)
+            return reply.content
+
+        content, repeated = self._retried(f"{method} {path}", send, repeatable)
+        return Reply(content, repeated)
+
+    def download(self, path: str, file: IO[bytes]) -> None:
+        """Write the reply of ``GET path`` to `file`, streamed; started over when it breaks off."""
+
+        def fetch(client: Salesforce) -> None:
+            file.seek(0)
+            file.truncate()
+            with self._session.request(
+                "GET", self._address(path), headers=bearer(client.session_id), stream=True
+            ) as reply:
+                if reply.status_code >= 300:
+                    raise self._refusal(f"GET {path}", reply.status_code, reply.content)
+                for block in reply.iter_content(1 << 18):
+                    file.write(block)
+
+        self._retried(f"GET {path}", fetch)
+
+    def read(self, path: str) -> Any:
+        """The JSON at `path`, e.g. ``sobjects/Account/describe``."""
+        return self._retried(f"GET {path}", lambda client: client.restful(path))[0]
+
+    def query(self, soql: str) -> Iterator[Mapping[str, Any]]:
+        """The records a SOQL query finds, page after page."""
+        page: Any = self._retried("query", lambda client: client.query(soql))[0]
+        yield from page["records"]
+        while not page["done"]:
+            more = page["nextRecordsUrl"]
+            page = self._retried("query", lambda client, at=more: client.query_more(at, True))[0]  # type: ignore[misc]
+            yield from page["records"]
+
+    def close(self) -> None:
+        """Close the connections; the next call opens new ones."""
+        self._session.close()
+
+    def _address(self, path: str) -> str:
+        return f"{self.url}/services/data/v{self._settings.api_version}/{path}"
+
+    def _retried(self, what: str, send: Callable[[Salesforce], T], repeatable: bool = True) -> tuple[T, bool]:
+        """`send`'s result, and whether an earlier try of it may have been carried out."""
+        maybe_done = False
+        retries = Retrying(
+            stop=stop_after_attempt(TRIES),
+            wait=wait_exponential(multiplier=self._settings.retry_wait_s, max=_LONGEST_WAIT_S)
+            + wait_random(0, self._settings.retry_wait_s),
+            retry=retry_if_exception_type(_TryAgainError),
+            reraise=True,
+        )
+        try:
+            for attempt in retries:
+                with attempt:
+                    try:
+                        return self._logged_in(what, send), maybe_done
+                    except _TryAgainError as trouble:
+                        maybe_done = maybe_done or trouble.processed
+                        if maybe_done and not repeatable:
+                            raise ReplyLost(
+                                f"{self._called(what)}: the reply was lost ({trouble}). "
+                                "Whether the rows were written is not known."
+                            ) from None
+                        raise
+        except _TryAgainError as trouble:
+            raise DestinationUnreachable(
+                f"{self._called(what)}: no answer after {TRIES} tries, last {trouble}. "
+                "Nothing is lost: the next run goes on from here. If it lasts, look at status.salesforce.com."
+            ) from None
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _logged_in(self, what: str, send: Callable[[Salesforce], T]) -> T:
+        client = self._log_in(stale=None)
+        try:
+            return self._once(what, client, send)
+        except _SessionExpiredError:
+            if self._settings.session_id is not None:
+                raise DestinationRefused(
+                    f"{self._called(what)}: session_id has expired or is not valid. Give a new one, "
+                    "or client_id and client_secret, with which it is renewed by itself."
+                ) from None
+        try:
+            return self._once(what, self._log_in(stale=client), send)
+        except _SessionExpiredError:
+            raise DestinationRefused(
+                f"{self._called(what)}: the org refused a token it had just issued. "
+                "Check the app's session policies and IP ranges (Setup > App Manager)."
+            ) from None
+
+    def _once(self, what: str, client: Salesforce, send: Callable[[Salesforce], T]) -> T:
+        from simple_salesforce.exceptions import SalesforceError
+
+        try:
+            return send(client)
+        except TransientReplyError as reply:
+            # Only the org itself can say that it did nothing; a gateway's page says nothing.
+            refused = reply.status in UNPROCESSED_STATUSES and reply_error(reply.content) is not None
+            raise _TryAgainError(f"HTTP {reply.status}", processed=not refused) from None
+        except requests.RequestException as trouble:
+            # Its text quotes the address, and with it the values of a query.
+            raise _TryAgainError(type(trouble).__name__, processed=not _never_sent(trouble)) from None
+        except SalesforceError as error:
+            raise self._refusal(what, error.status, error.content) from None
+
+    def _log_in(self, stale: Salesforce | None) -> Salesforce:
+        with self._lock:
+            if self._client is None or self._client is stale:
+                try:
+                    self._client = log_in(self._settings, self._session, self._called("login"), self.url)
+                except TransientReplyError as reply:
+                    raise _TryAgainError(f"HTTP {reply.status} at login", processed=False) from None
+                except requests.RequestException as trouble:
+                    raise _TryAgainError(f"{type(trouble).__name__} at login", processed=False) from None
+            return self._client
+
+    def _refusal(self, what: str, status: int, content: object) -> Exception:
+        said = reply_error(content)
+        if status == 401:
+            return _SessionExpiredError()
+        if said is None:
+            return not_an_org(self._called(what), self.url, status)
+        code, words = said
+        if code in _LIMIT_CODES:
+            return DestinationUnreachable(
+                f"{self._called(what)}: {code}: {words} The org's API requests of the last 24 hours are spent; "
+                "the next run goes on from here (Setup > Company Information shows the limit)."
+            )
+        text = f"{self._called(what)}: HTTP {status} {code}: {words}"
+        if status == 403:
+            text += ". Give the run-as user 'API Enabled' and access to the object and its fields."
+        return CallRefused(text, status, code, words)
+
+    def _called(self, what: str) -> str:
+        return f"salesforce connection '{self._name}' at {urlsplit(self.url).netloc}: {what.split('?')[0]}"
+
+
+def _never_sent(trouble: requests.RequestException) -> bool:
+    if isinstance(trouble, requests.exceptions.ConnectTimeout):
+        return True
+    cause = trouble.args[0] if trouble.args else None
+    return isinstance(getattr(cause, "reason", None), NewConnectionError)

@@ -1,0 +1,132 @@
+"""Salesforce as a Destination."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from seqsync_dagster.destinations.protocol import (
+    Account,
+    CallCount,
+    Event,
+    FieldInfo,
+    ObjectInfo,
+    Outcomes,
+    Request,
+)
+from seqsync_dagster.destinations.salesforce.bulk_api import BulkSender
+from seqsync_dagster.destinations.salesforce.collections_api import CollectionsSender
+from seqsync_dagster.destinations.salesforce.connection import Connection
+from seqsync_dagster.destinations.salesforce.describe import describe_object, nearest_name
+from seqsync_dagster.destinations.salesforce.encoding import to_table
+from seqsync_dagster.destinations.salesforce.query import find_records
+from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
+from seqsync_dagster.errors import DestinationRefused
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FIND_ROWS = 10_000
+
+
+class SalesforceDestination:
+    """One Salesforce org. Nothing is read or connected before the first call."""
+
+    def __init__(self, settings: SalesforceSettings, name: str) -> None:
+        self.calls = CallCount()
+        self._settings = settings
+        self._name = name
+        self._connected: Connection | None = None
+        self._account: Account | None = None
+        self._objects: dict[str, ObjectInfo] = {}
+
+    def __repr__(self) -> str:
+        return f"SalesforceDestination({self._name!r})"
+
+    def account(self) -> Account:
+        """The org: its id, name and address."""
+        if self._account is None:
+            org = next(iter(self._connection.query("SELECT Id, Name, IsSandbox FROM Organization")))
+            self._account = Account(
+                id=org["Id"], name=org["Name"], url=self._connection.url, sandbox=bool(org["IsSandbox"])
+            )
+        return self._account
+
+    def describe(self, object: str) -> ObjectInfo:
+        """The object's fields, asked for once."""
+        if object not in self._objects:
+            self._objects[object] = describe_object(self._connection, object)
+        return self._objects[object]
+
+    def find(self, object: str, by: str, values: pa.Array) -> Iterator[pa.Table]:
+        """Ids of records whose field `by` equals one of `values`."""
+        field = self._field(object, by)
+        distinct = values.unique()
+        for start in range(0, len(distinct), _FIND_ROWS):
+            yield from find_records(self._connection, object, field, distinct.slice(start, _FIND_ROWS).to_pylist())
+
+    def send(self, request: Request, frames: Iterable[pd.DataFrame]) -> Iterator[Event]:
+        """Send the frames: few rows through Collections, many through Bulk API 2.0."""
+        tables = map(to_table, frames)
+        # Bulk results name no row of an insert: there is no match field and no id to know it by.
+        if request.operation == "insert" or request.rows <= self._settings.collections_up_to:
+            events = CollectionsSender(self._connection, self._settings, request).send(tables)
+        else:
+            events = BulkSender(self._connection, self._settings, request).send(tables)
+        return self._told_apart(request, events)
+
+    def resume(self, token: Mapping[str, object], request: Request, frames: Iterable[pd.DataFrame]) -> Iterator[Event]:
+        """Read the results of a Bulk job that an earlier run left.
+
+        A Collections call leaves nothing to ask about: its rows get no outcome.
+        """
+        if token.get("api") != "bulk":
+            return
+        sender = BulkSender(self._connection, self._settings, request)
+        yield from self._told_apart(request, sender.resume(token, map(to_table, frames)))
+
+    def record_url(self, object: str, dest_id: str) -> str:
+        """The record's page; Salesforce sends the reader on to Lightning."""
+        return f"{self._settings.read_url()}/{dest_id}"
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._connected is not None:
+            self._connected.close()
+
+    @property
+    def _connection(self) -> Connection:
+        if self._connected is None:
+            self._connected = Connection(self._settings, self._name, self.calls)
+        return self._connected
+
+    def _field(self, object: str, name: str) -> FieldInfo:
+        fields = self.describe(object).fields
+        if name not in fields:
+            raise DestinationRefused(f"Salesforce {object} has no field '{name}'. {nearest_name(name, fields)}")
+        return fields[name]
+
+    def _told_apart(self, request: Request, events: Iterator[Event]) -> Iterator[Event]:
+        """The events, with updates called gone only where the record really is.
+
+        The org has the same words for an update of a deleted record and for
+        one whose lookup points to a deleted record.
+        """
+        for event in events:
+            if request.operation == "update" and isinstance(event, Outcomes):
+                yield self._without_false_gone(request, event)
+            else:
+                yield event
+
+    def _without_false_gone(self, request: Request, event: Outcomes) -> Outcomes:
+        frame = event.frame
+        suspects = (frame["error_class"] == "gone").fillna(False)
+        if not suspects.any():
+            return event
+        ids = pa.array(frame.loc[suspects, "dest_id"].tolist(), pa.string())
+        found = [table.column("value") for table in self.find(request.object, "Id", ids)]
+        there = {value for column in found for value in column.to_pylist()}
+        lives = suspects & frame["dest_id"].isin(there)
+        return Outcomes(frame.assign(error_class=frame["error_class"].mask(lives, "fix_row")))
