@@ -30,6 +30,7 @@ SALESFORCE_PORT, UI_PORT = 8765, 3000
 
 _DAGSTER_YAML = """\
 telemetry: {enabled: false}
+nux: {enabled: false}
 # Runs start at once, without a daemon's queue, so that `dagster job launch` works by itself.
 run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
 """
@@ -245,9 +246,11 @@ def ui() -> int:
         print(f"Salesforce (emulated): {url}\nDagster:               http://127.0.0.1:{port}  (ready in half a minute)")
         print("Ctrl-C ends both.\n")
         command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
-        process = subprocess.Popen([*command, "--log-level", "warning"])
+        # Started in the background, a shell makes us ignore Ctrl-C, and so would our child.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        process = subprocess.Popen([*command, "--log-level", "error"])
         # SIGTERM ends it like Ctrl-C does, so that no server outlives the command.
-        signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGINT))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             return process.wait()
         except KeyboardInterrupt:

@@ -27,7 +27,7 @@ from seqsync_dagster.ledger.delta import (
     temporary,
     write_delta,
 )
-from seqsync_dagster.ledger.fingerprint import Checksum, Model, checksum, mapping_digest
+from seqsync_dagster.ledger.fingerprint import OUT_OF_STEP, Checksum, Model, checksum, mapping_digest
 from seqsync_dagster.ledger.plan import FOUND, OWN_RECORD, PlanRequest, found_table, plan_counts, plan_id, write_plan
 from seqsync_dagster.ledger.registry import Registered
 from seqsync_dagster.ledger.tables import Shape, StateTables
@@ -147,7 +147,7 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
     name = plan_id(connection, tables, digest)
     connection.commit()
     work.site.journal.planned(work.lease, work.run_id, name)
-    settled: dict[str, Any] = {}
+    settled: dict[str, Any] = dict(OUT_OF_STEP)
     if now_rows is not None:
         settled = {
             "mapping_digest": digest,
@@ -157,7 +157,7 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
         }
     elif known is None or known.mapping_digest is None:
         # The first rows of a ledger decide what its fingerprints mean, even when a run was not about all rows.
-        settled = {"mapping_digest": digest, "hash_name": room.hash_name}
+        settled |= {"mapping_digest": digest, "hash_name": room.hash_name}
     return Planned(name, counts, change, reason, known, settled, nothing_to_do=False)
 
 

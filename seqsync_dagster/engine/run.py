@@ -97,9 +97,6 @@ def _carry_out(work: Work, room: Room, planned: Planned, calls: CallCount, began
         _leave(work, room, tables, planned)
         raise
     settled = dict(planned.registry)
-    if "model_rows" in settled and work.options.limit is not None:
-        # A limited run has not brought the whole model in step.
-        settled = {k: v for k, v in settled.items() if k not in ("model_rows", "model_sum", "parent_arrivals")}
     if settled:
         settled["last_counts"] = json.dumps(asdict(counts))
     settle_completed(

@@ -9,6 +9,7 @@ from typing import Any
 
 from seqsync_dagster.engine.report import Counts
 from seqsync_dagster.engine.site import Work
+from seqsync_dagster.ledger.fingerprint import OUT_OF_STEP
 from seqsync_dagster.ledger.settle import Settlement, settle
 from seqsync_dagster.ledger.tables import StateTables
 from seqsync_dagster.warehouse.open import Room
@@ -73,6 +74,6 @@ def settle_interrupted(
             now=datetime.now(UTC),
             completed=False,
             in_flight=in_flight,
-            registry=registry,
+            registry={**OUT_OF_STEP, **(registry or {})},
         ),
     )

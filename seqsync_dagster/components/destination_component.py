@@ -1,0 +1,26 @@
+"""What every connection to a destination has in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    from seqsync_dagster.destinations.protocol import Destination
+
+
+class Connection(dg.Component):
+    """A component that connects to a destination when a run asks it to."""
+
+    kind: ClassVar[str]
+    """Shown with the assets that write there."""
+
+    @abstractmethod
+    def connect(self) -> Destination:
+        """A destination ready to be used. Reads credentials from the environment now."""
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Nothing of its own: sequences use it."""
+        return dg.Definitions()

@@ -1,0 +1,215 @@
+"""What an asset shows: counts that Dagster plots, tables of rows, and where each field comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from seqsync_dagster.components.private import NamespacedMetadataSet, TableMetadataSet
+from seqsync_dagster.sequence.spec import ColumnMapping, ConstantMapping, ParentLookup, RecordLookup
+
+if TYPE_CHECKING:
+    from seqsync_dagster.engine.report import Counts, FinishReport, RowChange, RowProblem, SyncReport
+    from seqsync_dagster.sequence.spec import FieldMapping, SequenceSpec, SyncSpec
+
+
+class SyncMetadata(NamespacedMetadataSet):
+    """What a sync is: stands with the asset's definition."""
+
+    object: str | None = None
+    match: str | None = None
+    model: str | None = None
+    key: str | None = None
+    removed: str | None = None
+
+    @classmethod
+    def namespace(cls) -> str:
+        """Prefix of the keys."""
+        return "seqsync"
+
+
+class RunMetadata(NamespacedMetadataSet):
+    """What one run of a sync did, beside its counts. Numbers are plotted over time."""
+
+    summary: str | None = None
+    plan_id: str | None = None
+    destination: str | None = None
+    full_resync: str | None = None
+    seconds: float | None = None
+    rows_per_second: float | None = None
+    api_calls: int | None = None
+    row_bearing_calls: int | None = None
+
+    @classmethod
+    def namespace(cls) -> str:
+        """Prefix of the keys."""
+        return "seqsync"
+
+
+#: Marks a materialisation as one of ours; one reported by hand has no plan.
+PLAN_ID = "seqsync/plan_id"
+
+
+def of_run(report: SyncReport) -> Mapping[str, Any]:
+    """Metadata of a sync's materialisation."""
+    counts = report.counts
+    entries: dict[str, Any] = {
+        **RunMetadata(
+            summary=report.summary,
+            plan_id=report.plan_id,
+            destination=report.destination,
+            full_resync=report.resync_reason,
+            seconds=round(report.seconds, 3),
+            rows_per_second=round(report.rows_per_second, 1),
+            api_calls=report.api_calls,
+            row_bearing_calls=report.row_bearing_calls,
+        ),
+        **numbers(counts),
+        **TableMetadataSet(row_count=counts.model),
+    }
+    if report.problems:
+        entries["seqsync/problems"] = problems_table(report.problems)
+    if report.changes:
+        entries["seqsync/changes"] = changes_table(report.changes)
+    return entries
+
+
+def numbers(counts: Counts) -> dict[str, int]:
+    """Every count under its own name, zeros too: a gap in a plot is no zero."""
+    named = {f.name: getattr(counts, f.name) for f in fields(counts)} | {"held": counts.held, "invalid": counts.invalid}
+    # `seqsync/model` is the model's name.
+    named["model_rows"] = named.pop("model")
+    return {f"{RunMetadata.namespace()}/{name}": count for name, count in named.items()}
+
+
+def of_finish(report: FinishReport) -> Mapping[str, Any]:
+    """Metadata of the closing asset's materialisation."""
+    entries: dict[str, Any] = {
+        "seqsync/summary": report.summary,
+        "seqsync/removed": sum(report.removed.values()),
+        "seqsync/removals_rejected": sum(report.rejected.values()),
+        "seqsync/kept_for_children": sum(report.kept_for_children.values()),
+        "seqsync/seconds": round(report.seconds, 3),
+        "seqsync/api_calls": report.api_calls,
+        "seqsync/row_bearing_calls": report.row_bearing_calls,
+    }
+    for name, counted in (
+        ("removed", report.removed),
+        ("removals_rejected", report.rejected),
+        ("kept_for_children", report.kept_for_children),
+    ):
+        entries.update({f"seqsync/{name}/{sync}": count for sync, count in counted.items()})
+    if report.problems:
+        entries["seqsync/problems"] = problems_table(report.problems)
+    return entries
+
+
+def problems_table(problems: Sequence[RowProblem]) -> dg.TableMetadataValue:
+    """Rows that were not acknowledged."""
+    return dg.MetadataValue.table(
+        records=[
+            dg.TableRecord(
+                {"key": p.key, "status": p.status, "code": p.code, "message": p.message, "values": _text(p.values)}
+            )
+            for p in problems
+        ],
+        schema=_schema(
+            key="Key of the row, as text.",
+            status="rejected, held, invalid or waiting.",
+            code="The destination's error code, or ours.",
+            message="The destination's own words, or what the row waits for.",
+            values="Values that were to be sent; sensitive ones are masked.",
+        ),
+    )
+
+
+def changes_table(changes: Sequence[RowChange]) -> dg.TableMetadataValue:
+    """A sample of the rows that were sent."""
+    return dg.MetadataValue.table(
+        records=[
+            dg.TableRecord(
+                {"key": c.key, "operation": c.operation, "record": c.dest_id, "url": c.url, "values": _text(c.values)}
+            )
+            for c in changes
+        ],
+        schema=_schema(
+            key="Key of the row, as text.",
+            operation="created, adopted, updated or removed.",
+            record="Id of the record in the destination.",
+            url="The record in the destination.",
+            values="Values that were sent; sensitive ones are masked.",
+        ),
+    )
+
+
+def _schema(**columns: str) -> dg.TableSchema:
+    return dg.TableSchema([dg.TableColumn(name, "text", description=text) for name, text in columns.items()])
+
+
+def _text(values: Mapping[str, str]) -> str:
+    return json.dumps(dict(values), ensure_ascii=False) if values else ""
+
+
+def of_definition(sequence: SequenceSpec, sync: SyncSpec, model: dg.AssetKey | None) -> Mapping[str, Any]:
+    """Metadata of a sync's asset: object, match, and the way of every column into its field."""
+    mappings: dict[str, FieldMapping | None] = {sync.match: None, **dict(sync.mappings())}
+    return {
+        **SyncMetadata(
+            object=sync.object,
+            match=sync.match,
+            model=sync.source,
+            key=", ".join(sync.key),
+            removed=sync.removed,
+        ),
+        **TableMetadataSet(
+            table_name=sync.object,
+            column_schema=dg.TableSchema([_column(sync, field, m) for field, m in mappings.items()]),
+            column_lineage=dg.TableColumnLineage(
+                {
+                    field: deps
+                    for field, mapping in mappings.items()
+                    if (deps := list(_lineage(sequence, sync, mapping, model)))
+                }
+            ),
+        ),
+    }
+
+
+def _column(sync: SyncSpec, field: str, mapping: FieldMapping | None) -> dg.TableColumn:
+    match mapping:
+        case None:
+            kind, text = "external id", f"the key: {', '.join(sync.key)}"
+        case ColumnMapping(column=column):
+            kind, text = "value", f"column {column}"
+        case ConstantMapping(constant=constant):
+            kind, text = "constant", repr(constant)
+        case ParentLookup(parent=parent, from_=columns):
+            kind, text = "reference", f"the record of {parent} with the key in {', '.join(columns)}"
+        case RecordLookup(lookup=object_, by=by, from_=column):
+            kind, text = "reference", f"the {object_} whose {by} is in {column}"
+    return dg.TableColumn(field, kind, description=text)
+
+
+def _lineage(
+    sequence: SequenceSpec, sync: SyncSpec, mapping: FieldMapping | None, model: dg.AssetKey | None
+) -> Sequence[dg.TableColumnDep]:
+    parent: str | None = None
+    match mapping:
+        case None:
+            columns = sync.key
+        case ColumnMapping(column=column):
+            columns = (column,)
+        case ConstantMapping():
+            columns = ()
+        case ParentLookup():
+            columns, parent = mapping.from_, mapping.parent
+        case RecordLookup(from_=column):
+            columns = (column,)
+    deps = [dg.TableColumnDep(model, column) for column in columns] if model else []
+    if parent is not None and parent != sync.name:
+        deps.append(dg.TableColumnDep(dg.AssetKey([sequence.name, parent]), sequence.sync(parent).match))
+    return deps

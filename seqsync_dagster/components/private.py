@@ -1,0 +1,16 @@
+"""What this package uses of Dagster beyond its public names: imported here only, pinned by a test.
+
+`HIDE` is a metadata key. An output that carries it lets the children of an asset run while the
+asset itself is not recorded as materialised, which no public name does.
+"""
+
+from __future__ import annotations
+
+from dagster._core.definitions.metadata.metadata_set import NamespacedMetadataSet, TableMetadataSet
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION as HIDE
+from dagster._core.storage.asset_check_execution_record import (
+    COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES as COMPLETED,
+)
+from dagster.components.resolved.core_models import OpSpec
+
+__all__ = ["COMPLETED", "HIDE", "NamespacedMetadataSet", "OpSpec", "TableMetadataSet"]

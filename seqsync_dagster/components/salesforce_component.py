@@ -1,0 +1,56 @@
+"""A connection to a Salesforce org as a component."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import dagster as dg
+from pydantic import BaseModel
+
+from seqsync_dagster.components.destination_component import Connection
+from seqsync_dagster.components.yaml_source import YamlSource, as_written
+from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
+
+if TYPE_CHECKING:
+    from seqsync_dagster.destinations.protocol import Destination
+
+
+@dataclass
+class SalesforceConnection(Connection):
+    """A Salesforce org that sequences write to, declared once.
+
+    Sequences name it by its folder in `defs/`. The log-in is the OAuth client credentials flow of
+    a connected app. Secrets are read from the environment when a run connects, never at load.
+
+    .. code-block:: yaml
+
+        # defs/salesforce/defs.yaml
+        type: seqsync_dagster.SalesforceConnection
+        attributes:
+          url: {env: SALESFORCE_URL}                    # https://acme.my.salesforce.com
+          client_id: {env: SALESFORCE_CLIENT_ID}
+          client_secret: {env: SALESFORCE_CLIENT_SECRET}
+    """
+
+    kind: ClassVar[str] = "salesforce"
+
+    name: str
+    settings: SalesforceSettings
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        """The attributes' schema, for editors."""
+        return as_written(SalesforceSettings)
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> SalesforceConnection:
+        """From YAML. Raises `ConfigurationError` with file and line of every mistake."""
+        settings = YamlSource.of(attributes, context, quote=False).validate(SalesforceSettings)
+        return cls(name=context.path.name, settings=settings)
+
+    def connect(self) -> Destination:
+        """The org, logged in when first used."""
+        from seqsync_dagster.destinations.salesforce.destination import SalesforceDestination
+
+        return SalesforceDestination(self.settings, self.name)

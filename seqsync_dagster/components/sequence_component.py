@@ -1,0 +1,296 @@
+"""A sequence of syncs as a component."""
+
+# No postponed annotations here: Dagster reads those of the asset functions.
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import dagster as dg
+from pydantic import BaseModel
+
+from seqsync_dagster.components import checks, executors, metadata, options
+from seqsync_dagster.components.assets import Step, run_finish_step, run_sync_step
+from seqsync_dagster.components.destination_component import Connection
+from seqsync_dagster.components.inputs import DbtGraph, Inputs, all_builds, all_deps
+from seqsync_dagster.components.outcome import SEQUENCE
+from seqsync_dagster.components.triggers import build_schedules, build_sensors
+from seqsync_dagster.components.warehouse_component import Warehouse
+from seqsync_dagster.components.yaml_source import Location, YamlSource, as_written, unknown_name
+from seqsync_dagster.sequence.graph import order
+from seqsync_dagster.sequence.spec import ParentLookup, RecordLookup, SequenceSpec, SyncSpec
+
+if TYPE_CHECKING:
+    from seqsync_dagster.engine.run import Site
+
+Kind = TypeVar("Kind", bound=dg.Component)
+
+FINISH = "finish"
+
+
+@dataclass
+class SyncSequence(dg.Component):
+    """Syncs that run in the order their references demand: parents before children, as one job.
+
+    Each sync sends one warehouse model to one destination object and is one asset
+    `<sequence>/<sync>`; `<sequence>/finish` closes the sequence with the removals, children first.
+    The job `<sequence>` builds the dbt models upstream, with their tests, and runs the syncs; a
+    sync whose model fails a dbt test of severity error sends nothing.
+
+    .. code-block:: yaml
+
+        # defs/crm/defs.yaml
+        type: seqsync_dagster.SyncSequence
+        attributes:
+          name: crm
+          warehouse: warehouse          # folders in defs/
+          destination: salesforce
+          dbt: dbt
+          runs_on:
+            - {cron: "0 * * * *", timezone: Europe/Paris}
+            - {models: all}
+          syncs:
+            - name: accounts
+              model: crm_accounts       # a dbt model; or table: or query:, with deps:
+              key: account_id
+              object: Account
+              match: External_Id__c
+              fields:
+                Name: name
+                ParentId: {parent: accounts, from: parent_account_id}
+            - name: contacts
+              model: crm_contacts
+              key: contact_id
+              object: Contact
+              match: External_Id__c
+              sensitive: [email]
+              fields:
+                LastName: last_name
+                Email: email
+                LeadSource: {constant: Product}
+                AccountId: {parent: accounts, from: account_id}
+
+    Run options (config of the job): `full_resync`, `only_keys`, `limit`, `approve_plan`,
+    `rebuild_ledger`. A wrong file fails at load with file, line, and the nearest right name.
+    """
+
+    spec: SequenceSpec
+    source: YamlSource = field(default_factory=lambda: YamlSource(None, {}), repr=False)
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        """The attributes' schema, for editors."""
+        return as_written(SequenceSpec)
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
+        """From YAML. Raises `ConfigurationError` with file and line of every mistake."""
+        source = YamlSource.of(attributes, context)
+        return cls(spec=source.validate(SequenceSpec, is_tag=_is_tag), source=source)
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Assets, checks, job, schedules and sensor of the sequence."""
+        if "__" in self.spec.name:
+            # Operations are named <sequence>__<sync>, and one must never have the name of a job.
+            raise self.source.error(f"name {self.spec.name!r}: two underscores in a row are ours to use.", "name")
+        warehouse = self._component(context, "warehouse", self.spec.warehouse, Warehouse)
+        connection = self._component(context, "destination", self.spec.destination, Connection)  # type: ignore[type-abstract]
+        inputs = self._inputs(context)
+        assets = [
+            *(self._sync_asset(self.spec.sync(n), inputs[n], warehouse, connection) for n in order(self.spec)),
+            self._finish_asset(warehouse, connection),
+        ]
+        syncs = [asset.key for asset in assets]
+
+        def is_held() -> bool:
+            return self.is_held(warehouse)
+
+        return dg.Definitions(
+            assets=assets,
+            jobs=[self._job([*syncs, *sorted(all_builds(inputs))])],
+            schedules=list(build_schedules(self.spec, is_held, self.source.error)),
+            sensors=list(build_sensors(self.spec, all_deps(inputs.values()), syncs, is_held, self.source.error)),
+            resources={options.RESOURCE: options.OPTIONS},
+        )
+
+    def get_asset_spec(self, sync: SyncSpec, inputs: Inputs, kind: str) -> dg.AssetSpec:
+        """The asset of one sync. Override to change how it is shown; the key must stay."""
+        parents = [p for p in sync.parents() if p != sync.name]
+        return dg.AssetSpec(
+            self.key_of(sync.name),
+            deps=[*inputs.deps, *(self.key_of(parent) for parent in parents)],
+            group_name=self.spec.name,
+            description=describe(sync),
+            owners=[*(sync.owners or self.spec.owners)],
+            kinds={kind},
+            tags={SEQUENCE: self.spec.name},
+            metadata=metadata.of_definition(self.spec, sync, inputs.model),
+        )
+
+    def get_finish_spec(self, kind: str) -> dg.AssetSpec:
+        """The closing asset. Override to change how it is shown; the key must stay."""
+        deletes = [s.name for s in self.spec.syncs if s.removed == "delete"]
+        what = f"Deletes the records whose rows left {', '.join(deletes)}, children before parents. " if deletes else ""
+        return dg.AssetSpec(
+            self.key_of(FINISH),
+            deps=[self.key_of(sync.name) for sync in self.spec.syncs],
+            group_name=self.spec.name,
+            description=f"Closes the sequence {self.spec.name}. {what}Its metadata sums up what was removed.",
+            owners=[*self.spec.owners],
+            kinds={kind},
+            tags={SEQUENCE: self.spec.name},
+        )
+
+    def key_of(self, sync: str) -> dg.AssetKey:
+        """Asset key of one of the sequence's syncs, or of `finish`."""
+        return dg.AssetKey([self.spec.name, sync])
+
+    @contextmanager
+    def open_site(self, warehouse: Warehouse, connection: Connection) -> Iterator["Site"]:
+        """Warehouse, journal and destination for one step; everything is closed again when it ends."""
+        from contextlib import closing
+
+        from seqsync_dagster.engine.run import Site
+        from seqsync_dagster.journal.store import Journal
+
+        opened, journal_url = warehouse.open()
+        with closing(opened), Journal(journal_url) as journal, closing(connection.connect()) as destination:
+            yield Site(sequence=self.spec, warehouse=opened, journal=journal, destination=destination)
+
+    def is_held(self, warehouse: Warehouse) -> bool:
+        """Whether a living process holds the lease of one of the sequence's syncs."""
+        from seqsync_dagster.journal.lease import Scope
+        from seqsync_dagster.journal.store import Journal
+
+        with Journal(warehouse.journal_url()) as journal:
+            return any(journal.holder(Scope(self.spec.name, s.name)) is not None for s in self.spec.syncs)
+
+    def _sync_asset(
+        self, sync: SyncSpec, inputs: Inputs, warehouse: Warehouse, connection: Connection
+    ) -> dg.AssetsDefinition:
+        spec = self.get_asset_spec(sync, inputs, connection.kind)
+        step = Step(spec.key, lambda: self.open_site(warehouse, connection))
+
+        # A multi_asset of one asset: only as a subset are its checks optional, and they are when nothing was sent.
+        @dg.multi_asset(
+            name=f"{self.spec.name}__{sync.name}",
+            specs=[spec],
+            check_specs=checks.check_specs(spec.key),
+            can_subset=True,
+        )
+        def sync_asset(context: dg.AssetExecutionContext, seqsync: options.RunOptionsResource) -> Iterator[Any]:
+            yield from run_sync_step(context, seqsync, step, inputs)
+
+        return sync_asset
+
+    def _finish_asset(self, warehouse: Warehouse, connection: Connection) -> dg.AssetsDefinition:
+        spec = self.get_finish_spec(connection.kind)
+        step = Step(spec.key, lambda: self.open_site(warehouse, connection))
+
+        @dg.multi_asset(
+            name=f"{self.spec.name}__{FINISH}",
+            specs=[spec],
+            check_specs=[checks.removals_spec(spec.key)],
+            can_subset=True,
+        )
+        def finish_asset(context: dg.AssetExecutionContext, seqsync: options.RunOptionsResource) -> Iterator[Any]:
+            yield from run_finish_step(context, seqsync, step)
+
+        return finish_asset
+
+    def _job(self, selection: list[dg.AssetKey]) -> Any:
+        return dg.define_asset_job(
+            self.spec.name,
+            dg.AssetSelection.assets(*selection),
+            config=options.at_the_top,
+            description=self.spec.description
+            or f"Builds the models and sends them: {', '.join(order(self.spec))}, then {FINISH}.",
+            executor_def=executors.LOOSE_IN_PROCESS,
+            tags={SEQUENCE: self.spec.name},
+            owners=list(self.spec.owners) or None,
+        )
+
+    def _inputs(self, context: dg.ComponentLoadContext) -> Mapping[str, Inputs]:
+        found: dict[str, Inputs] = {}
+        for index, sync in enumerate(self.spec.syncs):
+            if sync.model is None:
+                found[sync.name] = Inputs.of_relation(sync)
+            else:
+                found[sync.name] = self._dbt_input(context, index, sync, sync.model)
+        return found
+
+    def _dbt_input(self, context: dg.ComponentLoadContext, index: int, sync: SyncSpec, model: str) -> Inputs:
+        if self.spec.dbt is None:
+            raise self.source.error(
+                f"sync {sync.name!r}: model {model!r} is a dbt model, and this sequence has dbt: null. "
+                "Name the dbt project's folder in dbt, or read the relation with table.",
+                "syncs",
+                index,
+                "model",
+            )
+        # Imported here: without dbt models a code location needs no dbt.
+        from seqsync_dagster.components.dbt import DbtProject
+
+        project = self._component(context, "dbt", self.spec.dbt, DbtProject)
+        models = project.models()
+        if model not in models:
+            raise self.source.error(
+                f"sync {sync.name!r}: {unknown_name('dbt model', model, models, 'Models')}", "syncs", index, "model"
+            )
+        graph = DbtGraph(context.build_defs(self.spec.dbt))
+        key = project.asset_key_for_model(model)
+        if key not in graph:
+            raise self.source.error(
+                f"sync {sync.name!r}: the dbt model {model!r} is there, but the component in defs/{self.spec.dbt} "
+                "does not select it. Widen its select.",
+                "syncs",
+                index,
+                "model",
+            )
+        return Inputs.of_model(sync, project.source_of(model), key, graph)
+
+    def _component(self, context: dg.ComponentLoadContext, what: str, name: str, kind: type[Kind]) -> Kind:
+        folders = component_folders(context.defs_module_path)
+        if name not in folders:
+            raise self.source.error(f"{what}: {unknown_name('folder in defs/', name, folders, 'Folders')}", what)
+        component = context.load_component(name)
+        if not isinstance(component, kind):
+            raise self.source.error(
+                f"{what}: defs/{name} holds a {type(component).__name__}, and a {kind.__name__} is needed here.", what
+            )
+        return component
+
+
+def component_folders(defs: Path) -> list[str]:
+    """Folders in `defs`, however deep, that hold a component."""
+    files = [*defs.rglob("defs.yaml"), *defs.rglob("defs.yml"), *defs.rglob("component.py")]
+    return sorted({file.parent.relative_to(defs).as_posix() for file in files})
+
+
+def describe(sync: SyncSpec) -> str:
+    """What a sync sends where, for a person who has not seen its YAML."""
+    verb = {"upsert": "Creates and updates", "update": "Updates"}[sync.mode]
+    lines = [f"{verb} {sync.object} from {sync.source}, matched on {sync.match} = {' : '.join(sync.key)}."]
+    for name, mapping in sync.mappings():
+        match mapping:
+            case ParentLookup(parent=parent, if_missing=if_missing):
+                what = "of its own sync" if parent == sync.name else f"of {parent}"
+                lines.append(f"{name} points to a record {what}; while there is none, the row is: {if_missing}.")
+            case RecordLookup(lookup=object_, by=by, if_missing=if_missing):
+                lines.append(f"{name} points to the {object_} found by {by}; when there is none: {if_missing}.")
+    if sync.removed == "delete":
+        whose = "whoever created them" if sync.delete_adopted else "if this sync created them"
+        lines.append(f"Records whose rows left the model are deleted by finish, {whose}.")
+    else:
+        lines.append("Records whose rows left the model are kept.")
+    return "\n\n".join(([sync.description] if sync.description else []) + ["\n".join(lines)])
+
+
+def _is_tag(location: Location) -> bool:
+    # pydantic puts the arm of a union into an error's location.
+    match location:
+        case ("syncs", int(), "fields", _, _) | ("runs_on", int(), _):
+            return True
+    return False

@@ -1,0 +1,249 @@
+"""Errors in YAML that say file, line, what is wrong, and what would be right.
+
+Dagster validates a component's attributes before the component sees them, points at the nearest
+enclosing list item, and cannot carry the error types of our own models. So the models are handed
+to Dagster for their JSON schema only, and the validation is done here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, RootModel, ValidationError
+
+from seqsync_dagster.errors import ConfigurationError
+from seqsync_dagster.sequence.strict import nearest
+
+if TYPE_CHECKING:
+    import dagster as dg
+    from dagster_shared.yaml_utils.source_position import SourcePositionTree
+    from pydantic_core import ErrorDetails
+
+Model = TypeVar("Model", bound=BaseModel)
+Location = tuple[str | int, ...]
+
+
+def as_written(spec: type[BaseModel]) -> type[BaseModel]:
+    """A model that takes any attributes as they are, and shows the JSON schema of `spec` to editors."""
+
+    class AsWritten(RootModel[Any]):
+        @classmethod
+        def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            return spec.model_json_schema(*args, **kwargs)
+
+    AsWritten.__name__ = AsWritten.__qualname__ = spec.__name__
+    return AsWritten
+
+
+@dataclass(frozen=True)
+class YamlSource:
+    """Where one component stands in YAML; nowhere when it was made in Python."""
+
+    tree: SourcePositionTree | None
+    raw: Any
+    quote: bool = True
+    """Whether an error may show the line it is about. Not where the line may hold a secret."""
+
+    @classmethod
+    def of(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext, *, quote: bool = True) -> YamlSource:
+        """Of the component that `context` is loading, whose attributes came through `as_written`."""
+        tree = context.resolution_context.source_position_tree
+        raw = attributes.root if isinstance(attributes, RootModel) else {}
+        return cls(tree.children.get("attributes", tree) if tree else None, raw, quote)
+
+    def error(self, message: str, *location: str | int) -> ConfigurationError:
+        """The error with file and line of the attribute at `location`, or of the nearest one around it."""
+        if self.tree is None:
+            return ConfigurationError(message)
+        position = _closest(self.tree, location).position
+        return ConfigurationError(_at(position.filename, position.start, message, self.quote))
+
+    def validate(self, spec: type[Model], *, is_tag: Callable[[Location], bool] = lambda location: False) -> Model:
+        """The attributes as a `spec`. Raises `ConfigurationError` with every mistake found.
+
+        `is_tag` tells locations that pydantic makes up (the arms of a union) from those in the file.
+        """
+        if self.tree is not None:
+            self._refuse_repeated_names(self.tree)
+        try:
+            return spec.model_validate(self.raw)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_context=True)
+        known = [f.alias or name for name, f in spec.model_fields.items()]
+        mistakes = list(dict.fromkeys(self._mistake(e, is_tag, known) for e in found))
+        raise ConfigurationError("\n".join(mistakes)) from None
+
+    def _mistake(self, error: ErrorDetails, is_tag: Callable[[Location], bool], known: Collection[str]) -> str:
+        location: Location = ()
+        full: Location = ()
+        for part in error["loc"]:
+            full += (part,)
+            if not is_tag(full) and part != "[key]":
+                location += (part,)
+        message = _worded(error, location, known)
+        if name := _name_of_item(self.raw, location):
+            # The place is searched by what the message names inside the sync, not by the sync's own name.
+            message = message.removeprefix(f"sync {name!r}: ")
+        place = self.tree and _narrowed(_closest(self.tree, location), self.raw, location, message)
+        if name:
+            message = f"sync {name!r}: {message}"
+        return _at(place.position.filename, place.position.start, message, self.quote) if place else message
+
+    def _refuse_repeated_names(self, tree: SourcePositionTree) -> None:
+        # YAML takes the last of two equal names and says nothing.
+        file = tree.position.filename
+        for name, start in _repeated_names(Path(file), tree.position.start.line):
+            message = f"{name!r} stands twice in the same mapping; only the last one would count. Take one out."
+            raise ConfigurationError(_at(file, start, message, self.quote))
+
+
+def unknown_name(what: str, name: str, known: Collection[str], plural: str) -> str:
+    """`` no WHAT 'x'. Did you mean 'y'? PLURAL: ...``, the list cut when it is long."""
+    shown = sorted(known)
+    listed = ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "")
+    return f"no {what} {name!r}.{nearest(name, known)} {plural}: {listed or 'none'}."
+
+
+def mistake_behind(error: BaseException) -> ConfigurationError | None:
+    """The mistake in a file that made Dagster raise `error`, if that is what it was."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ConfigurationError):
+        cause = cause.__cause__
+    return cause
+
+
+def _worded(error: ErrorDetails, location: Location, known: Collection[str]) -> str:
+    field = ".".join(str(p) for p in location if not isinstance(p, int)) or "attributes"
+    field = field.removeprefix("syncs.")
+    match error["type"]:
+        case "missing":
+            return f"{field} is missing."
+        case "value_error":
+            return error["msg"].removeprefix("Value error, ")
+        case "extra_forbidden":
+            name = str(location[-1])
+            return f"unknown name {name!r}.{nearest(name, known)} Known here: {', '.join(sorted(known))}."
+        case "literal_error":
+            allowed = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+            return (
+                f"{field} is {error['input']!r}; it can be {' or '.join(allowed)}."
+                f"{nearest(str(error['input']), allowed)}"
+            )
+        case "string_type" if isinstance(error["input"], bool):
+            return f"{field}: YAML reads this as {str(error['input']).lower()}; put it in quotes."
+        case _:
+            return f"{field}: {error['msg']}."
+
+
+def _name_of_item(raw: Any, location: Location) -> str | None:
+    match location:
+        case ("syncs", int(index), *_):
+            try:
+                return str(raw["syncs"][index]["name"])
+            except (LookupError, TypeError):
+                return None
+    return None
+
+
+def _closest(tree: SourcePositionTree, location: Sequence[str | int]) -> SourcePositionTree:
+    for part in location:
+        if part not in tree.children:
+            break
+        tree = tree.children[part]
+    return tree
+
+
+def _narrowed(tree: SourcePositionTree, raw: Any, location: Location, message: str) -> SourcePositionTree:
+    """The place inside `tree` that the message names.
+
+    A rule between fields is checked on the whole mapping, so its error stands at the mapping's first line;
+    its text names the item, the field and the value in quotes.
+    """
+    value = raw
+    for part in location:
+        try:
+            value = value[part]
+        except (LookupError, TypeError):
+            return tree
+    quoted = re.findall(r"'([^']*)'", message)
+    for name in quoted:
+        tree, value = next(_places(tree, value, name), (tree, value))
+    for name in re.findall(r"\w+", re.sub(r"'[^']*'", " ", message)):
+        inner = value.get("fields") if isinstance(value, dict) else None
+        if isinstance(value, dict) and name in value and name in tree.children:
+            tree, value = tree.children[name], value[name]
+        elif isinstance(value, list) and (place := _item_named(value, name)) in tree.children:
+            tree, value = tree.children[place], value[place]
+        elif isinstance(inner, dict) and name in inner:
+            tree, value = tree.children["fields"].children[name], inner[name]
+    return tree
+
+
+def _item_named(items: list[Any], name: str) -> int:
+    return next((i for i, item in enumerate(items) if isinstance(item, dict) and item.get("name") == name), -1)
+
+
+def _places(tree: SourcePositionTree, value: Any, name: str) -> Iterator[tuple[SourcePositionTree, Any]]:
+    """Where `name` is a key, the name of an item, or a value; nearest to the top first."""
+    level = [(tree, value)]
+    while level:
+        below: list[tuple[SourcePositionTree, Any]] = []
+        for node, content in level:
+            for key, child in _pairs(content):
+                place = node.children.get(key)
+                if place is None:
+                    continue
+                named = isinstance(child, dict) and child.get("name") == name
+                # A bare `on` is read as true.
+                if key == name or child == name or named or (key is True and name == "on"):
+                    yield place, child
+                below.append((place, child))
+        level = below
+
+
+def _pairs(content: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(content, dict):
+        return content.items()
+    return enumerate(content) if isinstance(content, list) else ()
+
+
+def _at(file: str, start: tuple[int, int], message: str, quote: bool) -> str:
+    number, column = start
+    text = f"{file}:{number}: {message}"
+    if not quote:
+        return text
+    try:
+        line = Path(file).read_text(encoding="utf-8").splitlines()[number - 1]
+    except (OSError, IndexError):
+        return text
+    margin = f"{number:>6} | "
+    return f"{text}\n{margin}{line}\n{' ' * (len(margin) + column - 1)}^"
+
+
+def _repeated_names(file: Path, first_line: int) -> Iterator[tuple[str, tuple[int, int]]]:
+    try:
+        documents = list(yaml.compose_all(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader))
+    except (OSError, yaml.YAMLError):
+        return
+    for document in documents:
+        if document is not None and document.start_mark.line < first_line <= document.end_mark.line + 1:
+            yield from _repeated_in(document)
+
+
+def _repeated_in(node: yaml.Node) -> Iterator[tuple[str, tuple[int, int]]]:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    yield key.value, (key.start_mark.line + 1, key.start_mark.column + 1)
+                seen.add(key.value)
+            yield from _repeated_in(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _repeated_in(item)

@@ -1,0 +1,1 @@
+"""What this code location runs, in YAML."""

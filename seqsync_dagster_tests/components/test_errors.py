@@ -1,0 +1,203 @@
+"""What a person sees when the YAML is wrong: file, line, what, and the nearest right name."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from seqsync_dagster.components.yaml_source import mistake_behind
+from seqsync_dagster.errors import ConfigurationError
+
+from .location import PAIR, SALESFORCE, WAREHOUSE, Location, location
+
+
+def error_of(made: Location) -> str:
+    with pytest.raises(Exception) as caught:
+        made.load()
+    mistake = mistake_behind(caught.value)
+    assert mistake is not None, f"no ConfigurationError behind {caught.value!r}"
+    return str(mistake)
+
+
+def line_of(text: str) -> int:
+    """Line of the mark, in the file as it is written."""
+    return next(n for n, line in enumerate(text.strip("\n").splitlines(), 1) if "<--" in line)
+
+
+def replaced(old: str, new: str, text: str = PAIR) -> str:
+    assert old in text
+    return text.replace(old, new, 1)
+
+
+WRONG = {
+    "unknown field of a sync": (
+        replaced("      object: Account\n", "      objekt: Account # <--\n"),
+        "sync 'accounts': unknown name 'objekt'. Did you mean 'object'?",
+    ),
+    "unknown field of the sequence": (
+        replaced("  destination: salesforce", "  destinaton: salesforce # <--"),
+        "unknown name 'destinaton'. Did you mean 'destination'?",
+    ),
+    "unknown name in a lookup": (
+        replaced("{parent: accounts, from: account_id}", "{parent: accounts, form: account_id} # <--"),
+        "sync 'contacts': unknown name 'form'. Did you mean 'from'?",
+    ),
+    "a bare on": (
+        replaced("      object: Contact\n", "      object: Contact\n      on: x # <--\n"),
+        "sync 'contacts': unknown name 'on'.",
+    ),
+    "unknown parent": (
+        replaced("{parent: accounts, from: account_id}", "{parent: acounts, from: account_id} # <--"),
+        "sync 'contacts': AccountId points to the parent 'acounts', which is no sync of this sequence. "
+        "Did you mean 'accounts'?",
+    ),
+    "cycle": (
+        replaced(
+            "        Name: name\n",
+            "        Name: name\n        Main__c: {parent: contacts, from: main_contact_id} # <--\n",
+        ),
+        "the syncs wait for each other in a circle:",
+    ),
+    "missing key": (
+        replaced("    - name: contacts\n", "    - name: contacts # <--\n").replace("      key: contact_id\n", ""),
+        "sync 'contacts': key is missing.",
+    ),
+    "empty key": (replaced("key: contact_id", "key: [] # <--"), "sync 'contacts': key names the model's primary key"),
+    "bad mapping form": (
+        replaced("Email: email", "Email: [email] # <--"),
+        "sync 'contacts': fields.Email: a field is mapped to a column name, or to one of {column: ...}",
+    ),
+    "column read as a boolean": (
+        replaced("Email: email", "Email: yes # <--"),
+        "sync 'contacts': fields.Email: a field is mapped to a column name",
+    ),
+    "constant read as a list": (
+        replaced("{constant: Product}", "{constant: [Product]} # <--"),
+        "sync 'contacts': fields.LeadSource.constant",
+    ),
+    "two syncs write one field": (
+        replaced("        Name: name\n", "        Name: name # <--\n")
+        .replace("      object: Contact\n", "      object: Account\n")
+        .replace("LastName: last_name", "Name: last_name"),
+        "syncs 'accounts' and 'contacts' both write Account.Name",
+    ),
+    "wrong word": (
+        replaced("removed: delete", "removed: delet # <--"),
+        "sync 'contacts': removed is 'delet'; it can be keep or delete. Did you mean 'delete'?",
+    ),
+    "sensitive column": (
+        replaced("sensitive: email", "sensitive: emial # <--"),
+        "sensitive names 'emial', which is neither a mapped column nor a field. Did you mean 'email'?",
+    ),
+    "name twice in a mapping": (
+        replaced("        Email: email\n", "        Email: email\n        Email: mail # <--\n"),
+        "'Email' stands twice in the same mapping",
+    ),
+    "unknown destination": (
+        replaced("destination: salesforce", "destination: salesfroce # <--"),
+        "destination: no folder in defs/ 'salesfroce'. Did you mean 'salesforce'? Folders: crm, salesforce, warehouse.",
+    ),
+    "destination that is none": (
+        replaced("destination: salesforce", "destination: warehouse # <--"),
+        "destination: defs/warehouse holds a Warehouse, and a Connection is needed here.",
+    ),
+    "unknown warehouse": (
+        replaced("  destination: salesforce", "  warehouse: warehose # <--\n  destination: salesforce"),
+        "warehouse: no folder in defs/ 'warehose'. Did you mean 'warehouse'?",
+    ),
+    "model without a dbt project": (
+        replaced("table: crm.contacts", "model: crm_contacts # <--"),
+        "sync 'contacts': model 'crm_contacts' is a dbt model, and this sequence has dbt: null.",
+    ),
+    "no cron": (
+        replaced("  dbt: null", '  dbt: null\n  runs_on:\n    - {cron: "every hour"} # <--'),
+        "cron 'every hour' is no cron expression",
+    ),
+    "no time zone": (
+        replaced("  dbt: null", '  dbt: null\n  runs_on:\n    - {cron: "0 * * * *", timezone: Europe/Pairs} # <--'),
+        "timezone 'Europe/Pairs' is no known time zone. Did you mean 'Europe/Paris'?",
+    ),
+    "wrong trigger": (
+        replaced("  dbt: null", "  dbt: null\n  runs_on:\n    - {models: some} # <--"),
+        "runs_on.models is 'some'; it can be all or any.",
+    ),
+    "trigger of no form": (
+        replaced("  dbt: null", "  dbt: null\n  runs_on:\n    - {crom: '0 * * * *'} # <--"),
+        "runs_on: a trigger is {cron: EXPRESSION, timezone: ZONE} or {models: all | any}",
+    ),
+    "underscores": (replaced("name: crm", "name: crm__all # <--"), "two underscores in a row"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_message_and_line(case: str) -> None:
+    text, message = WRONG[case]
+    with location(crm=text) as made:
+        file = made.root / "src" / next((made.root / "src").iterdir()).name / "defs" / "crm" / "defs.yaml"
+        found = error_of(made)
+        assert found.startswith(f"{file}:{line_of(text)}: "), found
+        assert message in found
+        # The line itself, with a caret below it.
+        assert re.search(r"\n +\d+ \| .*# <--\n +\^", found), found
+
+
+def test_every_mistake_at_once() -> None:
+    text = PAIR.replace("      key: account_id\n", "").replace("removed: delete", "removed: delet")
+    with location(crm=text) as made:
+        found = error_of(made)
+    assert "sync 'accounts': key is missing." in found
+    assert "removed is 'delet'" in found
+
+
+def test_connections_do_not_show_their_secrets() -> None:
+    with location(salesforce=SALESFORCE.replace("client_id: id", "client_id: 7\n  clent_secret: hunter2")) as made:
+        found = error_of(made)
+    assert "unknown name 'clent_secret'. Did you mean 'client_secret'? Known here: api_version," in found
+    assert re.search(r"salesforce/defs\.yaml:\d+: ", found)
+    assert "hunter2" not in found
+
+
+def test_state_that_would_die_with_a_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    with location(warehouse=WAREHOUSE) as made:
+        found = error_of(made)
+    assert re.search(r"warehouse/defs\.yaml:\d+: warehouse: in a pod the ledgers", found)
+
+
+def test_attributes_missing_altogether() -> None:
+    with location(crm="type: seqsync_dagster.SyncSequence\n") as made:
+        found = error_of(made)
+    assert re.search(r"crm/defs\.yaml:1: name is missing\.", found)
+    assert "syncs is missing." in found
+
+
+def test_made_in_python_without_a_file() -> None:
+    from seqsync_dagster import SyncSequence
+
+    with pytest.raises(ConfigurationError, match=r"unknown name 'nmae'\. Did you mean 'name'"):
+        SyncSequence.from_attributes_dict(attributes={"nmae": "crm"})
+
+
+def test_what_the_command_line_prints() -> None:
+    text, _ = WRONG["unknown parent"]
+    with location(crm=text) as made:
+        package = next((made.root / "src").iterdir())
+        (package / "__init__.py").touch()
+        (package / "definitions.py").write_text(
+            "from pathlib import Path\nimport dagster as dg\n"
+            "@dg.definitions\ndef defs():\n"
+            "    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "dagster", "definitions", "validate", "-m", f"{package.name}.definitions"],
+            cwd=package.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert f"{package.name}/defs/crm/defs.yaml:{line_of(text)}: sync 'contacts': AccountId points to" in done.stdout
+    assert "Did you mean 'accounts'?" in done.stdout
