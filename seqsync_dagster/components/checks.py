@@ -39,7 +39,7 @@ def removals_spec(key: dg.AssetKey) -> dg.AssetCheckSpec:
 def of_run(key: dg.AssetKey, report: SyncReport) -> Iterator[dg.AssetCheckResult]:
     """The checks after a run that ended in order."""
     counts = report.counts
-    refused = counts.rejected + counts.waiting + counts.unresolved
+    refused = counts.rejected + counts.waiting
     over = report.verdict == "over_limit"
     yield _result(
         key,
@@ -50,7 +50,6 @@ def of_run(key: dg.AssetKey, report: SyncReport) -> Iterator[dg.AssetCheckResult
         severity=dg.AssetCheckSeverity.ERROR if over else dg.AssetCheckSeverity.WARN,
         rejected=counts.rejected,
         waiting=counts.waiting,
-        unresolved=counts.unresolved,
         sent=counts.sent,
     )
     yield _result(

@@ -45,8 +45,6 @@ class Counts:
     """Records to be deleted by `finish`."""
     removals_kept: int = 0
     """Rows that left the model while `removed: keep` leaves their records alone."""
-    unresolved: int = 0
-    """Rows sent whose fate is not known yet; they are due again."""
 
     @property
     def held(self) -> int:
