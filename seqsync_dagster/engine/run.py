@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
 from seqsync_dagster.destinations.protocol import CallCount
 from seqsync_dagster.engine.apply import apply, stage_outcomes
@@ -93,7 +94,11 @@ def _carry_out(work: Work, room: Room, planned: Planned, calls: CallCount, began
         room.connection.commit()
     except LeaseLost:
         raise
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, DBAPIError):
+            # A run that slept and was taken over misses its plan; the takeover is the reason to tell.
+            room.connection.rollback()
+            work.lease.check()
         _leave(work, room, tables, planned)
         raise
     settled = dict(planned.registry)

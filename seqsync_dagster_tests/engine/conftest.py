@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from seqsync_dagster_tests.emulator_process import EmulatorProcess, emulator  # noqa: F401
+from seqsync_dagster_tests.emulator_process import EmulatorProcess, emulator, module_emulator  # noqa: F401
 from seqsync_dagster_tests.engine.world import TABLES, World, crm
 from seqsync_dagster_tests.postgres_server import postgres_server  # noqa: F401
 

@@ -1,0 +1,218 @@
+"""What a run must do, in plain Python over dictionaries: no SQL, no hash, no journal.
+
+It follows the words of the documentation, not the statements of the planner, so that one can judge the other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Row = Mapping[str, str | None]
+Refuses = Callable[[Mapping[str, Any]], bool]
+
+
+def canonical(text: str | None) -> str | None:
+    """A key as the destination compares it."""
+    return (text or "").strip().lower() or None
+
+
+@dataclass
+class Entry:
+    """What is known of one key. `held` are the values the destination has acknowledged, as the model had them."""
+
+    held: tuple[str | None, ...] | None = None
+    exists: bool = False
+    state: str = "invalid"
+    refused: tuple[str | None, ...] | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+    parents: dict[str, str | None] = field(default_factory=dict)
+
+
+class SyncOracle:
+    """One sync and the records it has written."""
+
+    def __init__(self, spec: Mapping[str, Any], refuses: Refuses = lambda values: False) -> None:
+        self.name: str = spec["name"]
+        self.key: str = spec["key"]
+        self.deletes: bool = spec.get("removed") == "delete"
+        self.fields: dict[str, Any] = spec["fields"]
+        self.refuses = refuses
+        self.entries: dict[str, Entry] = {}
+        self.has_run = False
+
+    def lookups(self) -> dict[str, tuple[str, str]]:
+        """Field -> parent sync and model column."""
+        return {f: (m["parent"], m["from"]) for f, m in self.fields.items() if isinstance(m, dict) and "parent" in m}
+
+    def run(self, model: Sequence[Row], parents: Mapping[str, SyncOracle]) -> Counter[str]:
+        """One run over the model; counts as a report names them."""
+        self.has_run = True
+        counts: Counter[str] = Counter(model=len(model))
+        acknowledged = {e.held: k for k, e in self.entries.items() if e.held is not None}
+        rows = [tuple(row.values()) for row in model]
+        gone = set(acknowledged) - set(rows)
+        differing = [row for row, values in zip(model, rows, strict=True) if values not in acknowledged]
+        keys = Counter(canonical(row[self.key]) for row in differing)
+        before = {k: (e.held, e.exists) for k, e in self.entries.items()}
+        counts["unchanged"] = len(model) - len(differing)
+        shared = {k for k in keys if k is not None and self._taken(k, gone)} | {k for k, n in keys.items() if n > 1}
+        for key in shared & set(before):
+            if before[key][0] is not None and before[key][0] not in gone:
+                counts["unchanged"] -= 1
+                counts["invalid"] += 1
+        sendable: dict[str, Row] = {}
+        blocked: dict[str, set[str]] = {}
+        for row in differing:
+            key = canonical(row[self.key])
+            if key is None:
+                counts["invalid"] += 1
+            elif key in shared:
+                counts["invalid"] += 1
+                self.entries.setdefault(key, Entry())
+            elif self._parent_missing(row, parents, keys):
+                self._hold(key, counts)
+            elif key in self.entries and self.entries[key].refused == tuple(row.values()):
+                counts["waiting"] += 1
+            else:
+                sendable[key] = row
+                blocked[key] = self._blockers(row)
+        self._send(sendable, blocked, counts)
+        self._depart(before, gone, keys, counts)
+        for key, entry in self.entries.items():
+            if entry.state in ("rejected", "held") and entry.held is not None and key not in keys:
+                entry.state, entry.refused = "acknowledged", None
+        return counts
+
+    def _taken(self, key: str, gone: set[Any]) -> bool:
+        entry = self.entries.get(key)
+        return entry is not None and entry.held is not None and entry.held not in gone
+
+    def _parent_missing(self, row: Row, parents: Mapping[str, SyncOracle], keys: Counter[str | None]) -> bool:
+        for parent, column in self.lookups().values():
+            wanted = canonical(row[column])
+            known = self.entries if parent == self.name else parents[parent].entries
+            if wanted is None or (wanted in known and known[wanted].exists):
+                continue
+            if parent != self.name or wanted not in keys:
+                return True
+        return False
+
+    def _blockers(self, row: Row) -> set[str]:
+        wanted = {canonical(row[c]) for p, c in self.lookups().values() if p == self.name}
+        return {w for w in wanted if w is not None and not (w in self.entries and self.entries[w].exists)}
+
+    def _hold(self, key: str, counts: Counter[str]) -> None:
+        counts["held"] += 1
+        entry = self.entries.setdefault(key, Entry())
+        entry.state, entry.refused = "held", None
+
+    def _send(self, sendable: dict[str, Row], blocked: dict[str, set[str]], counts: Counter[str]) -> None:
+        waiting = dict(sendable)
+        while ready := [k for k in waiting if not blocked[k] & (set(waiting) | (set(blocked[k]) - set(sendable)))]:
+            for key in ready:
+                row = waiting.pop(key)
+                # A parent of the same run that was refused a moment ago keeps its children.
+                if not all(self.entries[b].exists for b in blocked[key]):
+                    self._hold(key, counts)
+                    continue
+                self._write(key, row, counts)
+        for key in waiting:
+            self._hold(key, counts)
+
+    def _write(self, key: str, row: Row, counts: Counter[str]) -> None:
+        entry = self.entries.setdefault(key, Entry())
+        record = self._record(row)
+        parents = {f: canonical(row[c]) for f, (_, c) in self.lookups().items()}
+        if self.refuses({**record, **parents}):
+            counts["rejected"] += 1
+            entry.state, entry.refused = "rejected", tuple(row.values())
+            return
+        counts["updated" if entry.exists else "created"] += 1
+        entry.held, entry.exists, entry.state, entry.refused = tuple(row.values()), True, "acknowledged", None
+        entry.record = record
+        entry.parents = parents
+
+    def _record(self, row: Row) -> dict[str, Any]:
+        record: dict[str, Any] = {}
+        for name, mapping in self.fields.items():
+            if isinstance(mapping, str):
+                record[name] = (row[mapping] or "").strip() or None
+            elif "constant" in mapping:
+                record[name] = mapping["constant"]
+        return record
+
+    def _depart(
+        self, before: Mapping[str, tuple[Any, bool]], gone: set[Any], keys: Counter[str | None], counts: Counter[str]
+    ) -> None:
+        for key, (held, exists) in before.items():
+            entry = self.entries[key]
+            if key in keys or (held is not None and held not in gone):
+                continue
+            if not exists:
+                del self.entries[key]
+            elif entry.state not in ("left", "removal_due"):
+                counts["removals_due" if self.deletes else "removals_kept"] += 1
+                entry.state, entry.held = "removal_due" if self.deletes else "left", None
+                entry.refused = None
+
+
+class SequenceOracle:
+    """Syncs in running order, and the org that results."""
+
+    def __init__(self, specs: Sequence[Mapping[str, Any]], refuses: Mapping[str, Refuses] | None = None) -> None:
+        self.objects = {s["name"]: s["object"] for s in specs}
+        self.syncs = {s["name"]: SyncOracle(s, (refuses or {}).get(s["name"], lambda values: False)) for s in specs}
+
+    def run(self, name: str, model: Sequence[Row]) -> Counter[str]:
+        """See `SyncOracle.run`."""
+        return self.syncs[name].run(model, self.syncs)
+
+    def finish(self) -> Counter[str]:
+        """Delete what is due, children first, and nothing that a record we wrote still points to."""
+        removed: Counter[str] = Counter()
+        for name in reversed(self.syncs):
+            sync = self.syncs[name]
+            while free := [k for k, e in sync.entries.items() if e.state == "removal_due" and not self._used(name, k)]:
+                for key in free:
+                    del sync.entries[key]
+                    removed[name] += 1
+        return removed
+
+    def _used(self, name: str, key: str) -> bool:
+        return any(
+            entry.exists and entry.parents.get(f) == key and (child.name, own) != (name, key)
+            for child in self.syncs.values()
+            for f, (parent, _) in child.lookups().items()
+            if parent == name
+            for own, entry in child.entries.items()
+        )
+
+    def org(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Object -> key -> fields; lookups as the parent's key."""
+        return {
+            self.objects[n]: {k: {**e.record, **e.parents} for k, e in s.entries.items() if e.exists}
+            for n, s in self.syncs.items()
+        }
+
+    def states(self) -> dict[str, dict[str, str]]:
+        """Sync -> key -> state."""
+        return {n: {k: e.state for k, e in s.entries.items()} for n, s in self.syncs.items()}
+
+
+def org_of(records: Callable[[str], list[dict[str, Any]]], oracle: SequenceOracle) -> dict[str, Any]:
+    """The real org in the oracle's words. Fails when a key stands in it twice."""
+    found = {obj: records(obj) for obj in oracle.objects.values()}
+    keys = {r["Id"]: canonical(r["External_Id__c"]) for rows in found.values() for r in rows}
+    result: dict[str, Any] = {}
+    for name, obj in oracle.objects.items():
+        sync, shown = oracle.syncs[name], {}
+        for record in found[obj]:
+            key = canonical(record["External_Id__c"])
+            assert key not in shown, f"{obj} {key} is in the org twice"
+            fields = {f: record[f] for f in sync.fields}
+            shown[key] = {f: keys.get(v, v) if f in sync.lookups() else v for f, v in fields.items()}
+        result[obj] = shown
+    return result
