@@ -336,7 +336,8 @@ def _write_rows(connection: sa.Connection, request: PlanRequest) -> None:
         *[rows.c[value_column(f)] for f in shape.values],
         *[rows.c[parent_column(f)] for f in shape.parents],
         *[rows.c[ref_column(f)] for f in (*shape.parents, *shape.lookups)],
-    ).select_from(rows.outerjoin(numbers, sa.and_(goes, numbers.c.match_key == rows.c.match_key)))
+        # A key that goes is the only one of its kind: rows that share one are all invalid.
+    ).select_from(rows.outerjoin(numbers, numbers.c.match_key == rows.c.match_key))
     connection.execute(sa.text(f'DROP TABLE IF EXISTS "{plan.schema}"."{plan.name}"'))
     connection.execute(selected.where(numbers.c.seq.is_(None)).into(plan.name, schema=plan.schema))
     columns = [c.name for c in selected.selected_columns]

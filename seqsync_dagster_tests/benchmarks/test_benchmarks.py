@@ -1,0 +1,17 @@
+"""The benchmarks run, end to end and tiny. What they measure is for people: no time is ever asserted."""
+
+from __future__ import annotations
+
+import pytest
+
+from seqsync_dagster_tests.benchmarks import first_load, plan
+
+
+def test_the_planning_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    plan.main(["--rows", "1000", "--postgres-rows", "1000", "--repeat", "1"])
+    assert capsys.readouterr().out.count("1% changed, anywhere") == 2
+
+
+def test_the_first_load_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    first_load.main(["--rows", "3000", "--parents"])
+    assert "settle_completed" in capsys.readouterr().out
