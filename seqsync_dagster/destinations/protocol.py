@@ -121,6 +121,8 @@ class InFlight:
 
     token: Mapping[str, object]
     last_seq: int
+    resumable: bool = True
+    """Whether the destination can say later what became of these rows."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,6 @@ def _send_group(work: Work, room: Room, tables: StateTables, run_id: str, group:
         ignore_nulls=plan_rows.ignored_nulls(work.sync),
     )
     sending.last_seq = group.first_seq - 1
-    described = {"object": request.object, "operation": group.operation, "rows": group.rows}
     rows = frames(work, room, tables, group.operation, group.first_seq, group.last_seq)
     for event in work.site.destination.send(request, rows):
         if isinstance(event, InFlight):
@@ -66,6 +65,7 @@ def _send_group(work: Work, room: Room, tables: StateTables, run_id: str, group:
                 _finish(work, run_id, sending)
                 sending.number += 1
                 sending.first_seq, sending.last_seq, sending.open = sending.last_seq + 1, event.last_seq, True
+            described = {"object": request.object, "operation": group.operation, "resumable": event.resumable}
             journal.in_flight(
                 work.lease, run_id, sending.number, sending.first_seq, sending.last_seq, described, event.token
             )
@@ -102,7 +102,9 @@ def _masked(work: Work, room: Room, tables: StateTables, frame: pd.DataFrame) ->
     for index, seq, message in zip(spoken.index, spoken["seq"], spoken["message"], strict=True):
         # Longest first, so that a value inside another does not leave a readable rest.
         for value in sorted(secrets.get(int(seq), ()), key=len, reverse=True):
-            message = message.replace(value, MASK).replace(value.strip(), MASK)
+            # The destination quotes a value as it was sent: trimmed, with its line ends made one.
+            for form in (value, value.replace("\r\n", "\n").replace("\r", "\n")):
+                message = message.replace(form, MASK).replace(form.strip(), MASK)
         messages[index] = message
     return frame.assign(message=messages)
 

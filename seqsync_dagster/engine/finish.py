@@ -17,7 +17,7 @@ from seqsync_dagster.engine.site import Site, Work, checked_account
 from seqsync_dagster.journal import Scope
 from seqsync_dagster.ledger import registry, rows
 from seqsync_dagster.ledger.removals import Pointer, count_due, write_removal_plan
-from seqsync_dagster.ledger.tables import StateTables, ledger_of
+from seqsync_dagster.ledger.tables import StateTables, ledger_of, parent_column
 from seqsync_dagster.sequence.graph import children, order
 from seqsync_dagster.warehouse.open import Room
 
@@ -37,6 +37,9 @@ def run_finish(
 
     Raises a subclass of `SeqsyncError` for what stopped it; what was deleted by then is settled or recovered later.
     """
+    if options.partial:
+        text = "nothing removed: the run was for some rows only."
+        return FinishReport(site.sequence.name, {}, {}, {}, (), text, 0, 0, 0.0)
     began = time.monotonic()
     calls = replace(site.destination.calls, by_kind={})
     tally = _Tally()
@@ -96,10 +99,13 @@ def _round(work: Work, room: Room, pointing: Mapping[str, list[str]], tried: lis
         tally.kept.pop(name, None)
         return False
     checked_account(work, known)
+    work = work.above(known)
     site.journal.begin(work.lease, work.run_id)
-    registry.claim(room.connection, tables, *names, work.lease.epoch)
+    registry.claim(room.connection, tables, *names, work.epoch)
+    registry.add_reference_columns(room.connection, tables, work.sync)
     planned = write_removal_plan(room.connection, tables, work.sync, _pointers(site, room, pointing), tried)
-    registry.update(room.connection, tables, *names, plan_run_id=work.run_id)
+    spec = work.sync.model_dump_json(by_alias=True)
+    registry.update(room.connection, tables, *names, plan_run_id=work.run_id, plan_spec=spec)
     room.connection.commit()
     outcomes = _send(work, room, tables) if planned else {}
     removed, rejected = outcomes.get("removed", 0), outcomes.get("rejected", 0)
@@ -129,5 +135,10 @@ def _pointers(site: Site, room: Room, pointing: Mapping[str, list[str]]) -> list
     for child, fields in pointing.items():
         schema = room.state_schema_of(child)
         if schema is not None:
-            found.append(Pointer(ledger_of(site.sequence.name, child, schema), fields))
+            ledger = ledger_of(site.sequence.name, child, schema)
+            # A lookup that the child has not run with yet points at nothing.
+            present = registry.columns_of(room.connection, ledger)
+            known = [f for f in fields if parent_column(f) in present]
+            if known:
+                found.append(Pointer(ledger, known))
     return found

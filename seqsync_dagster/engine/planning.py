@@ -17,21 +17,25 @@ from seqsync_dagster.engine.guard import PlannedChange
 from seqsync_dagster.engine.preflight import match_field
 from seqsync_dagster.engine.report import Counts
 from seqsync_dagster.engine.site import Work, checked_account
-from seqsync_dagster.errors import LedgerLost
+from seqsync_dagster.errors import LedgerLost, StateError
 from seqsync_dagster.ledger import registry
 from seqsync_dagster.ledger import tables as t
 from seqsync_dagster.ledger.delta import (
+    add_exact_twins,
     delta_table,
+    ledger_rows_in_delta,
     lookup_values,
     model_rows_in_delta,
     temporary,
     write_delta,
 )
-from seqsync_dagster.ledger.fingerprint import OUT_OF_STEP, Checksum, Model, checksum, mapping_digest
+from seqsync_dagster.ledger.fingerprint import OUT_OF_STEP, Checksum, Model, checksum, mapping_digest, policy_digest
 from seqsync_dagster.ledger.plan import FOUND, OWN_RECORD, PlanRequest, found_table, plan_counts, plan_id, write_plan
+from seqsync_dagster.ledger.references import make_stale_due
 from seqsync_dagster.ledger.registry import Registered
 from seqsync_dagster.ledger.tables import Shape, StateTables
-from seqsync_dagster.warehouse.open import Room, reraise
+from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.warehouse.open import Room, check_types, reraise
 from seqsync_dagster.warehouse.source import ModelSource
 
 
@@ -48,6 +52,8 @@ class Planned:
     """Columns of ``syncs`` that become true once the plan is settled."""
     nothing_to_do: bool
     """The model is the one that was settled last, and nothing waits: no plan was written."""
+    epoch: int = 0
+    """The run's epoch in the ledger."""
 
 
 def plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Planned:
@@ -70,9 +76,14 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
     if options.rebuild_ledger:
         registry.drop_ledger(connection, tables, *names)
     known = registry.read(connection, tables, *names)
-    if known is None and remembered and not options.rebuild_ledger:
+    if known is not None and known.org_id is not None:
+        _refuse_other_target(sync, known)
+    lost = known is None and remembered
+    if known is not None and known.org_id is not None:
+        lost = not sa.inspect(connection).has_table(tables.ledger.name, schema=tables.ledger.schema)
+    if lost and not options.rebuild_ledger:
         raise LedgerLost(
-            f"sync {sync.name}: its ledger is empty, but Dagster remembers that the sync has run. Sending everything "
+            f"sync {sync.name}: its ledger is not there, but the sync is known to have run. Sending everything "
             "again could undo changes and would forget which records are ours. Nothing was sent. Bring the state "
             "back (see `state:` in the warehouse's YAML), or launch with rebuild_ledger: true, which matches every "
             "row again by its key."
@@ -80,6 +91,7 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
     columns = sorted(sync.columns())
     relation = room.model(source, columns)
     model = Model(relation, room.column_types(sa.select(*[relation.c[c] for c in columns])))
+    check_types(source, model.types)
     digest = mapping_digest(sync, model.types)
     new = known is None or known.org_id is None
     if new:
@@ -88,8 +100,9 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
     else:
         assert known is not None
         case_sensitive = known.case_sensitive
-    registry.create_tables(connection, tables, model, sync)
-    registry.claim(connection, tables, *names, work.lease.epoch)
+    work = work.above(known)
+    registry.create_tables(connection, tables, sync)
+    registry.claim(connection, tables, *names, work.epoch)
     if new:
         registry.update(
             connection,
@@ -103,31 +116,32 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
         )
     connection.commit()
     parents = {p: _parent(work, room, p) for p in sync.parents() if p != sync.name}
+    ledgers = {p: _ledger(work, room, p) for p in parents}
     arrivals = {p: r.arrivals for p, r in parents.items() if r is not None}
+    if sync.name in sync.parents():
+        arrivals[sync.name] = known.arrivals if known is not None else 0
+    stale = 0
+    if known is not None and dict(known.parent_arrivals) != arrivals:
+        stale = make_stale_due(connection, tables, sync, ledgers)
+        connection.commit()
     reason = _resync_reason(work, room, tables, known, digest)
     full = reason is not None
     now_rows: Checksum | None = None
     if not options.partial:
         rows, total = connection.execute(checksum(model, sync)).one()
         now_rows = Checksum(rows, total)
-        same = known is not None and not full and (known.checksum, known.mapping_digest) == (now_rows, digest)
+        same = known is not None and not full and not stale and known.stands_for(now_rows, digest, policy_digest(sync))
         if known is not None and same and not _anything_waits(connection, tables, known, arrivals):
             room.release_model()
             return _unchanged(known, now_rows)
-    write_delta(
-        connection,
-        model,
-        sync,
-        tables,
-        case_sensitive={sync.name: case_sensitive, **{p: r.case_sensitive for p, r in parents.items() if r}},
-        full=full,
-        only_keys=options.only_keys,
-    )
+    cases = {sync.name: case_sensitive, **{p: r.case_sensitive for p, r in parents.items() if r}}
+    write_delta(connection, model, sync, tables, case_sensitive=cases, full=full, only_keys=options.only_keys)
+    if not full and now_rows is not None and _rows_share_a_fingerprint(connection, tables, sync, now_rows):
+        add_exact_twins(connection, model, sync, cases)
     room.release_model()
     _find_records(work, room, tables, known)
     work.site.journal.begin(work.lease, work.run_id)
-    registry.claim(connection, tables, *names, work.lease.epoch)
-    ledgers = {p: _ledger(work, room, p) for p in parents}
+    registry.claim(connection, tables, *names, work.epoch)
     write_plan(
         connection,
         PlanRequest(
@@ -136,12 +150,17 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
             parent_ledgers=ledgers,
             whole=not options.only_keys,
             full=full,
-            asked=bool(options.only_keys) or options.full_resync,
+            named=bool(options.only_keys),
+            resync=options.full_resync,
             now=datetime.now(UTC),
             limit=options.limit,
         ),
     )
-    registry.update(connection, tables, *names, plan_run_id=work.run_id)
+    # What fingerprints mean stands beside the first of them, so that a kill cannot part the two.
+    meaning = {"mapping_digest": digest, "hash_name": room.hash_name}
+    first = known is None or known.mapping_digest is None or not _fingerprints(connection, tables)
+    spec = sync.model_dump_json(by_alias=True)
+    registry.update(connection, tables, *names, plan_run_id=work.run_id, plan_spec=spec, **(meaning if first else {}))
     differing = model_rows_in_delta(connection, Shape.of(sync))
     counts, change = _count(connection, tables, work, now_rows, differing)
     name = plan_id(connection, tables, digest)
@@ -150,23 +169,41 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
     settled: dict[str, Any] = dict(OUT_OF_STEP)
     if now_rows is not None:
         settled = {
-            "mapping_digest": digest,
-            "hash_name": room.hash_name,
+            **meaning,
+            "policy_digest": policy_digest(sync),
             "parent_arrivals": json.dumps(arrivals),
             **now_rows.as_columns(),
         }
-    elif known is None or known.mapping_digest is None:
-        # The first rows of a ledger decide what its fingerprints mean, even when a run was not about all rows.
-        settled |= {"mapping_digest": digest, "hash_name": room.hash_name}
-    return Planned(name, counts, change, reason, known, settled, nothing_to_do=False)
+    return Planned(name, counts, change, reason, known, settled, nothing_to_do=False, epoch=work.epoch)
+
+
+def _refuse_other_target(sync: SyncSpec, known: Registered) -> None:
+    for what, then, now in (("object", known.object, sync.object), ("match", known.match_field, sync.match)):
+        if then != now:
+            raise StateError(
+                f"sync {sync.name}: its ledger was kept for {what}: {then}, the YAML now says {what}: {now}. Nothing "
+                "was sent. Give the sync a new name, so that it gets a ledger of its own; or, when the records are "
+                "the same ones, launch with rebuild_ledger: true after putting the old ledger aside."
+            )
+
+
+def _fingerprints(connection: sa.Connection, tables: StateTables) -> int:
+    ledger = tables.ledger
+    return connection.execute(sa.select(sa.func.count(ledger.c.fingerprint)).select_from(ledger)).scalar_one()
+
+
+def _rows_share_a_fingerprint(connection: sa.Connection, tables: StateTables, sync: SyncSpec, model: Checksum) -> bool:
+    shape = Shape.of(sync)
+    matching = model.rows - model_rows_in_delta(connection, shape)
+    return matching > _fingerprints(connection, tables) - ledger_rows_in_delta(connection, shape)
 
 
 def _resync_reason(work: Work, room: Room, tables: StateTables, known: Registered | None, digest: str) -> str | None:
-    if work.options.only_keys:
-        return None
     if work.options.full_resync:
         return "the run asked for a full resync"
-    if known is None or known.mapping_digest is None:
+    if work.options.only_keys or known is None or known.mapping_digest is None:
+        return None
+    if not _fingerprints(room.connection, tables):
         return None
     if known.mapping_digest != digest:
         return "the mapping, or a type of the model, changed"
@@ -180,7 +217,7 @@ def _anything_waits(
 ) -> bool:
     ledger = tables.ledger
     due = [
-        sa.and_(ledger.c.state.in_([t.REJECTED, t.GONE]), ledger.c.retry_at <= datetime.now(UTC)),
+        sa.and_(ledger.c.state == t.REJECTED, ledger.c.retry_at <= datetime.now(UTC)),
         ledger.c.state == t.UNRESOLVED,
         # Whether somebody created the looked-up record meanwhile, only the destination knows.
         sa.and_(ledger.c.state == t.HELD, ledger.c.code == "LOOKUP_MISSING"),
@@ -287,16 +324,33 @@ def _count(
         return sum(n for (s, o), n in by.items() if s == status and (operation is None or o == operation))
 
     ledger = tables.ledger
-    acknowledged = connection.execute(sa.select(sa.func.count(ledger.c.fingerprint)).select_from(ledger)).scalar_one()
+    # Not by fingerprints: rows that lost theirs to a new parent have records all the same.
+    acknowledged = connection.execute(
+        sa.select(sa.func.count())
+        .select_from(ledger)
+        .where(ledger.c.dest_id.is_not(None), ledger.c.state.not_in([t.LEFT, t.REMOVAL_DUE]))
+    ).scalar_one()
+    again = connection.execute(
+        sa.select(sa.func.count())
+        .select_from(tables.plan.join(ledger, ledger.c.match_key == tables.plan.c.match_key))
+        .where(
+            tables.plan.c.status == t.REFUSED,
+            ledger.c.state == t.REJECTED,
+            ledger.c.tried_fingerprint == tables.plan.c.fingerprint,
+        )
+    ).scalar_one()
     duplicates, twins = of(t.INVALID_DUPLICATE), 0
     if model is not None and duplicates:
         twins = _unchanged_twins(connection, tables)
-    unchanged = (model.rows - differing - twins) if model is not None else 0
+    unchanged = (model.rows - differing - twins) if model is not None else of(t.UNCHANGED)
     counts = Counts(
         model=model.rows if model is not None else differing,
         planned=of(t.SEND),
         unchanged=unchanged,
         rejected=of(t.REFUSED),
+        rejected_again=again,
+        refused=of(t.REFUSED),
+        refused_again=again,
         waiting=of(t.WAITING),
         held_pending=of(t.HELD_PENDING),
         held_missing=of(t.HELD_MISSING),
@@ -320,7 +374,9 @@ def _count(
 def _unchanged_twins(connection: sa.Connection, tables: StateTables) -> int:
     """Model rows that equal their ledger row but share their key with another, differing row."""
     plan, ledger = tables.plan, tables.ledger
-    old = sa.table("seqsync_delta", sa.column("old_fingerprint", sa.BigInteger))
+    old = sa.table(
+        "seqsync_delta", sa.column("old_fingerprint", sa.BigInteger), sa.column("fingerprint", sa.BigInteger)
+    )
     gone = sa.exists().where(old.c.old_fingerprint == ledger.c.fingerprint)
     return connection.execute(
         sa.select(sa.func.count())
@@ -328,6 +384,7 @@ def _unchanged_twins(connection: sa.Connection, tables: StateTables) -> int:
         .where(
             ledger.c.fingerprint.is_not(None),
             sa.not_(gone),
+            sa.not_(sa.exists().where(old.c.fingerprint == ledger.c.fingerprint)),
             ledger.c.match_key.in_(sa.select(plan.c.match_key).where(plan.c.status == t.INVALID_DUPLICATE)),
         )
     ).scalar_one()

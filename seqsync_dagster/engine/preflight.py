@@ -49,6 +49,8 @@ def check_mapping(destination: Destination, sequence: SequenceSpec, sync: SyncSp
             value = str(mapping.constant)
             if value not in field.picklist:
                 problems.append(f"{sync.object}.{name} has no value {value!r}.{nearest(value, field.picklist)}")
+    if sync.removed == "delete" and not info.deletable:
+        problems.append(f"records of {sync.object} cannot be deleted by this user (removed: delete)")
     if sync.mode == "upsert":
         mapped = {n for n, _ in sync.mappings()} | {sync.match}
         lacking = sorted(f.name for f in info.fields.values() if f.required and f.name not in mapped)

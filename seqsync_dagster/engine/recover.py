@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pandas as pd
 import sqlalchemy as sa
 
 from seqsync_dagster.destinations.protocol import Request
 from seqsync_dagster.engine.apply import frames, stage_outcomes, take
-from seqsync_dagster.engine.settling import settle_interrupted
+from seqsync_dagster.engine.settling import discard_plan, settle_interrupted
 from seqsync_dagster.engine.site import Work, checked_account
 from seqsync_dagster.journal import OpenRun, OpenSend, Scope
 from seqsync_dagster.ledger import registry
+from seqsync_dagster.ledger import rows as plan_rows
 from seqsync_dagster.ledger.tables import StateTables
+from seqsync_dagster.sequence.spec import SyncSpec
 from seqsync_dagster.warehouse.open import Room
 
 
@@ -35,6 +38,14 @@ def _recover_run(work: Work, room: Room, run: OpenRun) -> None:
     room.connection.commit()
     if known is None or known.plan_run_id != run.run_id:
         # Killed before its plan was committed, or after it was settled: there is nothing to bring to an end.
+        return
+    work = work.above(known)
+    if known.plan_spec is not None:
+        # The plan is brought to its end as the sync it was made for, whatever the YAML says by now.
+        work = replace(work, sync=SyncSpec.model_validate_json(known.plan_spec))
+        tables = work.tables(room.schema)
+    if not run.sends:
+        discard_plan(work, room, tables)
         return
     unfinished = [s for s in run.sends if not s.finished]
     stage_outcomes(work, room, tables, run.run_id, anew=True)
@@ -58,6 +69,7 @@ def _resume(work: Work, room: Room, tables: StateTables, run_id: str, send: Open
         operation="upsert" if operation == "create" else "update" if operation == "update" else "delete",
         match=work.sync.match if operation == "create" else None,
         rows=send.last_seq - send.first_seq + 1,
+        ignore_nulls=plan_rows.ignored_nulls(work.sync),
     )
 
     def rows() -> Iterator[pd.DataFrame]:

@@ -31,6 +31,10 @@ class Counts:
     """Rows the destination refused in this run."""
     rejected_again: int = 0
     """Of these, rows refused before with the very same values."""
+    refused: int = 0
+    """Of the rejected rows, those that were never sent: `if_missing: reject`, or no record to update."""
+    refused_again: int = 0
+    """Of these, rows refused before with the very same values."""
     waiting: int = 0
     """Rows refused earlier that wait for a change of theirs or for their next try."""
     held_pending: int = 0
@@ -59,7 +63,7 @@ class Counts:
     @property
     def sent(self) -> int:
         """Rows the destination gave its word on in this run."""
-        return self.created + self.adopted + self.updated + self.rejected
+        return self.created + self.adopted + self.updated + self.rejected - self.refused
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def counted(planned: Counts, outcomes: Mapping[str, int]) -> Counts:
         updated=outcomes.get("updated", 0),
         removed=outcomes.get("removed", 0),
         rejected=planned.rejected + outcomes.get("rejected", 0) + outcomes.get("rejected_again", 0),
-        rejected_again=outcomes.get("rejected_again", 0),
+        rejected_again=planned.rejected_again + outcomes.get("rejected_again", 0),
         # What was to be sent and was not is a row whose parent in the same run was refused.
         held_pending=planned.held_pending + outcomes.get("unsent", 0),
     )
@@ -41,13 +41,24 @@ def counted(planned: Counts, outcomes: Mapping[str, int]) -> Counts:
 
 def verdict(counts: Counts, max_rejected: Limit) -> Verdict:
     """How the run ended. Rows refused again with the same values do not make every run red for ever."""
-    fresh = counts.rejected - counts.rejected_again
-    sent = counts.sent - counts.rejected_again
-    if fresh and (fresh == sent or max_rejected.exceeded(fresh, sent)):
+    fresh, judged = _fresh(counts)
+    if _all_refused(counts) or max_rejected.exceeded(fresh, judged):
         return "over_limit"
     if counts.rejected or counts.held or counts.invalid or counts.waiting:
         return "partial"
     return "success"
+
+
+def _fresh(counts: Counts) -> tuple[int, int]:
+    """Rows refused for the first time with these values, and the rows they are to be compared with."""
+    fresh = counts.rejected - counts.rejected_again
+    return fresh, counts.created + counts.adopted + counts.updated + fresh
+
+
+def _all_refused(counts: Counts) -> bool:
+    """Whether rows went for the first time with these values, and every one was refused by the destination."""
+    fresh = (counts.rejected - counts.refused) - (counts.rejected_again - counts.refused_again)
+    return fresh > 0 and not (counts.created or counts.adopted or counts.updated)
 
 
 def summary(name: str, counts: Counts, found: Verdict, max_rejected: Limit) -> str:
@@ -69,8 +80,8 @@ def summary(name: str, counts: Counts, found: Verdict, max_rejected: Limit) -> s
     ]
     text = f"{name}: {', '.join(parts) or 'no rows'}."
     if found == "over_limit":
-        fresh, sent = counts.rejected - counts.rejected_again, counts.sent - counts.rejected_again
-        why = "every row sent was refused" if fresh == sent else f"over max_rejected {max_rejected}"
+        fresh, sent = _fresh(counts)
+        why = "every row sent was refused" if _all_refused(counts) else f"over max_rejected {max_rejected}"
         text = f"{name}: {fresh} of {sent} rows rejected, {why}. {text}"
     return text
 

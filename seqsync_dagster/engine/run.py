@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
-import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from seqsync_dagster.destinations.protocol import CallCount
@@ -20,11 +19,11 @@ from seqsync_dagster.engine.preflight import check_mapping
 from seqsync_dagster.engine.recover import recover
 from seqsync_dagster.engine.report import SyncReport
 from seqsync_dagster.engine.reporting import counted, report
-from seqsync_dagster.engine.settling import settle_completed, settle_interrupted
+from seqsync_dagster.engine.settling import discard_plan, settle_completed, settle_interrupted
 from seqsync_dagster.engine.site import Site, Work, checked_account
 from seqsync_dagster.errors import LeaseLost
 from seqsync_dagster.journal import Scope
-from seqsync_dagster.ledger import registry, rows
+from seqsync_dagster.ledger import rows
 from seqsync_dagster.ledger.tables import StateTables
 from seqsync_dagster.warehouse.open import Room
 from seqsync_dagster.warehouse.source import ModelSource
@@ -65,6 +64,7 @@ def run_sync(
             log(f"{sync_name}: nothing to do, the model's {planned.counts.model} rows are as they were")
             return report(work, planned, planned.counts, [], [], _since(began), *_made(site, calls))
         log(_intent(sync_name, planned))
+        work = replace(work, raised_epoch=planned.epoch)
         # A room of its own for sending: what planning needed in memory is given back first.
         with site.warehouse.open(site.sequence.name, sync_name) as room:
             return _carry_out(work, room, planned, calls, began)
@@ -119,23 +119,23 @@ def _carry_out(work: Work, room: Room, planned: Planned, calls: CallCount, began
 def _leave(work: Work, room: Room, tables: StateTables, planned: Planned) -> None:
     """An error ends the run: settle what the destination has said, or leave it to the next run's recover.
 
-    Rows in flight stay in the journal, where the next run finds the token to ask for them.
+    Rows that the destination can be asked about stay in the journal, where the next run finds their token.
     """
     room.connection.rollback()
-    journal, names = work.site.journal, (work.site.sequence.name, work.sync.name)
-    mine = [r for r in journal.open_runs(Scope(*names)) if r.run_id == work.run_id]
-    if not mine or any(not s.finished for s in mine[0].sends):
+    journal = work.site.journal
+    scope = Scope(work.site.sequence.name, work.sync.name)
+    mine = [r for r in journal.open_runs(scope) if r.run_id == work.run_id]
+    if not mine:
+        return
+    unfinished = [s for s in mine[0].sends if not s.finished]
+    if any(s.request.get("resumable") for s in unfinished):
         return
     if not mine[0].sends:
-        registry.claim(room.connection, tables, *names, work.lease.epoch)
-        registry.update(room.connection, tables, *names, plan_run_id=None)
-        room.connection.execute(sa.text(f'DROP TABLE IF EXISTS "{tables.plan.schema}"."{tables.plan.name}"'))
-        room.connection.commit()
+        discard_plan(work, room, tables)
     else:
         stage_outcomes(work, room, tables, work.run_id, anew=True)
-        first = planned.known is None or planned.known.mapping_digest is None
-        meaning = {k: v for k, v in planned.registry.items() if k in ("mapping_digest", "hash_name")}
-        settle_interrupted(work, room, tables, work.run_id, planned.plan_id, registry=meaning if first else None)
+        in_flight = [(s.first_seq, s.last_seq) for s in unfinished]
+        settle_interrupted(work, room, tables, work.run_id, planned.plan_id, in_flight=in_flight)
     journal.close_run(work.lease, work.run_id)
 
 

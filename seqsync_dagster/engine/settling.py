@@ -7,8 +7,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+import sqlalchemy as sa
+
 from seqsync_dagster.engine.report import Counts
 from seqsync_dagster.engine.site import Work
+from seqsync_dagster.ledger import registry as registry_table
 from seqsync_dagster.ledger.fingerprint import OUT_OF_STEP
 from seqsync_dagster.ledger.settle import Settlement, settle
 from seqsync_dagster.ledger.tables import StateTables
@@ -36,7 +39,7 @@ def settle_completed(
             run_id=work.run_id,
             plan_id=plan_id,
             holder=work.holder,
-            epoch=work.lease.epoch,
+            epoch=work.epoch,
             started_at=work.started_at,
             now=datetime.now(UTC),
             completed=True,
@@ -46,6 +49,16 @@ def settle_completed(
         ),
     )
     work.site.journal.close_run(work.lease, work.run_id)
+
+
+def discard_plan(work: Work, room: Room, tables: StateTables) -> None:
+    """Forget a plan of which nothing was sent: it has not passed its guards, or its reason has gone."""
+    names = (work.site.sequence.name, work.sync.name)
+    registry_table.claim(room.connection, tables, *names, work.epoch)
+    registry_table.update(room.connection, tables, *names, plan_run_id=None, plan_spec=None)
+    room.connection.execute(sa.text(f'DROP TABLE IF EXISTS "{tables.plan.schema}"."{tables.plan.name}"'))
+    room.connection.execute(sa.delete(tables.outcome))
+    room.connection.commit()
 
 
 def settle_interrupted(
@@ -69,7 +82,7 @@ def settle_interrupted(
             run_id=run_id,
             plan_id=plan_id,
             holder=work.holder,
-            epoch=work.lease.epoch,
+            epoch=work.epoch,
             started_at=work.started_at,
             now=datetime.now(UTC),
             completed=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from seqsync_dagster.destinations.protocol import Account, Destination
@@ -39,6 +39,19 @@ class Work:
     lease: Lease
     log: Callable[[str], None]
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    raised_epoch: int = 0
+
+    @property
+    def epoch(self) -> int:
+        """What this run writes into the ledger to keep earlier ones out."""
+        return max(self.lease.epoch, self.raised_epoch)
+
+    def above(self, known: Registered | None) -> Work:
+        """This run with an epoch above the ledger's, which only the holder of the lease may take.
+
+        The lease's own epoch is lower when the journal is younger than the ledger: moved, or lost.
+        """
+        return self if known is None else replace(self, raised_epoch=max(self.epoch, known.epoch + 1))
 
     def tables(self, schema: str) -> StateTables:
         """The sync's state tables."""

@@ -41,7 +41,7 @@ def delta_table(shape: Shape) -> sa.TableClause:
         sa.column("old_fingerprint", sa.BigInteger),
         sa.column("match_text", sa.Text),
         sa.column("match_key", sa.Text),
-        *[sa.column(key_column(k)) for k in shape.keys],
+        *[sa.column(key_column(k), sa.Text) for k in shape.keys],
         *[sa.column(value_column(f)) for f in shape.values],
         *[sa.column(parent_column(f), sa.Text) for f in shape.parents],
         *[sa.column(lookup_column(f), sa.Text) for f in shape.lookups],
@@ -61,8 +61,8 @@ def write_delta(
     """Write the differences to the temporary table DELTA.
 
     `case_sensitive`: of the match field, by sync. `full`: every model row is a
-    difference. `only_keys`: look at rows with these keys (text form) only; the
-    ledger's own rows are not looked at then.
+    difference. `only_keys`: the rows with these keys (text form) and no others,
+    unchanged ones too, so that rows which share a key are seen.
     """
     columns = sorted(sync.columns())
     names = {c: f"m{i}" for i, c in enumerate(columns)}
@@ -73,15 +73,15 @@ def write_delta(
     own = case_sensitive[sync.name]
     if only_keys:
         wanted = [k.strip() if own else k.strip().lower() for k in only_keys]
-        rows = rows.where(canonical(key_text([model.column(k) for k in sync.key]), own).in_(wanted))
+        rows = rows.where(canonical(key_text([model.text(k) for k in sync.key]), own).in_(wanted))
     m = rows.cte("m")
     ledger = sa.select(tables.ledger.c.fingerprint).where(tables.ledger.c.fingerprint.is_not(None)).cte("acknowledged")
-    if full:
+    if full or only_keys:
         source: sa.FromClause = m
         old: sa.ColumnElement[Any] = sa.cast(sa.null(), sa.BigInteger)
         condition: sa.ColumnElement[bool] = sa.true()
     else:
-        source = m.outerjoin(ledger, m.c.fingerprint == ledger.c.fingerprint, full=not only_keys)
+        source = m.outerjoin(ledger, m.c.fingerprint == ledger.c.fingerprint, full=True)
         old = ledger.c.fingerprint
         condition = sa.or_(m.c.fingerprint.is_(None), ledger.c.fingerprint.is_(None))
     d = (
@@ -90,26 +90,60 @@ def write_delta(
         .where(condition)
         .cte("d")
     )
-    shape = Shape.of(sync)
-    text = key_text([d.c[names[k]] for k in sync.key])
-    temporary(
-        connection,
-        DELTA,
-        sa.select(
-            d.c.fingerprint,
-            d.c.old_fingerprint,
-            text.label("match_text"),
-            canonical(text, own).label("match_key"),
-            *[d.c[names[k]].label(key_column(k)) for k in shape.keys],
-            *[d.c[names[m_.column]].label(value_column(f)) for f, m_ in shape.values.items()],
-            *[
-                canonical(key_text([d.c[names[c]] for c in m_.from_]), case_sensitive.get(m_.parent, False)).label(
-                    parent_column(f)
-                )
-                for f, m_ in shape.parents.items()
-            ],
-            *[sa.func.lower(trimmed(d.c[names[m_.from_]])).label(lookup_column(f)) for f, m_ in shape.lookups.items()],
-        ),
+    temporary(connection, DELTA, _payload(d, model, sync, names, case_sensitive))
+
+
+def add_exact_twins(
+    connection: sa.Connection, model: Model, sync: SyncSpec, case_sensitive: Mapping[str, bool]
+) -> None:
+    """Add to DELTA the rows that stand in the model more than once, to the letter, as the ledger holds them.
+
+    They all match the ledger's one fingerprint, so no difference shows; that
+    there are some, shows in the number of rows that match.
+    """
+    columns = sorted(sync.columns())
+    names = {c: f"m{i}" for i, c in enumerate(columns)}
+    hashed = fingerprint(model, sync)
+    shared = sa.select(hashed.label("fp")).select_from(model.relation).group_by(hashed).having(sa.func.count() > 1)
+    rows = (
+        sa.select(hashed.label("fingerprint"), *[model.column(c).label(n) for c, n in names.items()])
+        .select_from(model.relation)
+        .cte("m")
+    )
+    d = delta_table(Shape.of(sync))
+    twins = (
+        sa.select(rows, sa.cast(sa.null(), sa.BigInteger).label("old_fingerprint"))
+        .where(
+            rows.c.fingerprint.in_(shared),
+            rows.c.fingerprint.not_in(sa.select(d.c.fingerprint).where(d.c.fingerprint.is_not(None))),
+        )
+        .cte("d")
+    )
+    payload = _payload(twins, model, sync, names, case_sensitive)
+    connection.execute(sa.insert(d).from_select([c.name for c in payload.selected_columns], payload))
+
+
+def _payload(
+    d: sa.CTE, model: Model, sync: SyncSpec, names: Mapping[str, str], case_sensitive: Mapping[str, bool]
+) -> sa.Select[*tuple[Any, ...]]:
+    """The columns of DELTA from rows that carry fingerprints and the model's columns as `names`."""
+    shape, own = Shape.of(sync), case_sensitive[sync.name]
+    texts = {c: model.text(c, d.c[n]) for c, n in names.items()}
+    text = key_text([texts[k] for k in sync.key])
+    return sa.select(
+        d.c.fingerprint,
+        d.c.old_fingerprint,
+        text.label("match_text"),
+        canonical(text, own).label("match_key"),
+        *[texts[k].label(key_column(k)) for k in shape.keys],
+        *[d.c[names[m_.column]].label(value_column(f)) for f, m_ in shape.values.items()],
+        *[
+            canonical(key_text([texts[c] for c in m_.from_]), case_sensitive.get(m_.parent, False)).label(
+                parent_column(f)
+            )
+            for f, m_ in shape.parents.items()
+        ],
+        *[sa.func.lower(trimmed(texts[m_.from_])).label(lookup_column(f)) for f, m_ in shape.lookups.items()],
     )
 
 
@@ -117,6 +151,12 @@ def model_rows_in_delta(connection: sa.Connection, shape: Shape) -> int:
     """How many model rows the ledger does not hold as they are."""
     d = delta_table(shape)
     return connection.execute(sa.select(sa.func.count(d.c.fingerprint)).select_from(d)).scalar_one()
+
+
+def ledger_rows_in_delta(connection: sa.Connection, shape: Shape) -> int:
+    """How many of the ledger's fingerprints no model row has."""
+    d = delta_table(shape)
+    return connection.execute(sa.select(sa.func.count(d.c.old_fingerprint)).select_from(d)).scalar_one()
 
 
 def lookup_values(shape: Shape, field: str) -> sa.Select[Any]:

@@ -12,11 +12,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from seqsync_dagster.ledger.tables import Shape
-from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.sequence.spec import ParentLookup, RecordLookup, SyncSpec
 from seqsync_dagster.warehouse.hashing import row_hash
 
 #: PostgreSQL types without a hash function of their own; their text stands in.
 _UNHASHABLE = ("json", "xml", "money", "bit", "varbit", "point", "line", "box", "path", "polygon", "circle", "tsvector")
+
+#: Types of numbers whose text may have a fraction of zeros, as DuckDB and PostgreSQL name them.
+_DECIMALS = ("decimal", "numeric")
+_FLOATS = ("double", "float", "real", "float4", "float8")
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,23 @@ class Model:
     def column(self, name: str) -> sa.ColumnElement[Any]:
         """A column of the model."""
         return self.relation.c[name]
+
+    def text(self, name: str, column: sa.ColumnElement[Any] | None = None) -> sa.ColumnElement[str]:
+        """A column of the model, or `column` that holds its values, as text.
+
+        A number has one text whatever its type, so that parents and children find
+        each other: an integer 1, a decimal 1.00 and a double 1.0 are all ``1``.
+        """
+        column = self.column(name) if column is None else column
+        kind = self.types.get(name, "").lower().split("(")[0]
+        text = sa.cast(column, sa.Text)
+        if kind in _DECIMALS:
+            return sa.func.regexp_replace(text, r"^(-?\d+)(?:\.0+|(\.\d*[1-9])0+)$", r"\1\2", type_=sa.Text)
+        if kind in _FLOATS:
+            # Up to 2^53 a double holds every whole number exactly.
+            whole = sa.and_(column == sa.func.floor(column), sa.func.abs(column) <= 2**53)
+            return sa.case((whole, sa.cast(sa.cast(column, sa.BigInteger), sa.Text)), else_=text)
+        return text
 
     def hashable(self, name: str) -> sa.ColumnElement[Any]:
         """A column in a form that the engine can hash."""
@@ -57,30 +78,37 @@ def mapping_digest(sync: SyncSpec, types: Mapping[str, str]) -> str:
         "object": sync.object,
         "match": sync.match,
         "key": sync.key,
-        "values": {f: m.column for f, m in shape.values.items()},
+        "values": {f: [m.column, m.nulls] for f, m in shape.values.items()},
         "constants": {f: m.constant for f, m in shape.constants.items()},
-        "parents": {f: [m.parent, m.from_] for f, m in shape.parents.items()},
-        "lookups": {f: [m.lookup, m.by, m.from_] for f, m in shape.lookups.items()},
+        "parents": {f: [m.parent, m.from_, m.nulls] for f, m in shape.parents.items()},
+        "lookups": {f: [m.lookup, m.by, m.from_, m.nulls] for f, m in shape.lookups.items()},
         # A text column that was given another length hashes as before.
         "types": {c: re.sub(r"^((?:var|bp)?char|character varying)\(\d+\)", r"\1", types[c].lower()) for c in names},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def trimmed(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
-    """Text form without white space around it; null when nothing is left.
+def policy_digest(sync: SyncSpec) -> str:
+    """Changes when rows that wait or left would be judged differently, though none would be sent differently."""
+    missing = {f: m.if_missing for f, m in sync.mappings() if isinstance(m, ParentLookup | RecordLookup)}
+    content = [sync.mode, sync.removed, sync.delete_adopted, missing]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def trimmed(text: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+    """Text without white space around it; null when nothing is left.
 
     Salesforce trims text before it stores it, so `` A1`` and ``A1`` are one key
     (SOAP API Developer Guide, create(): automatic trimming).
     """
-    return sa.func.nullif(sa.func.trim(sa.cast(column, sa.Text), " \t\n\r"), "", type_=sa.Text)
+    return sa.func.nullif(sa.func.trim(text, " \t\n\r"), "", type_=sa.Text)
 
 
-def key_text(columns: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[str]:
-    """The key as one text, parts joined with ``:``; null when a part is null or blank."""
-    text = trimmed(columns[0])
-    for column in columns[1:]:
-        text = text.concat(":").concat(trimmed(column))
+def key_text(parts: Sequence[sa.ColumnElement[str]]) -> sa.ColumnElement[str]:
+    """The key as one text from the texts of its parts, joined with ``:``; null when a part is null or blank."""
+    text = trimmed(parts[0])
+    for part in parts[1:]:
+        text = text.concat(":").concat(trimmed(part))
     return text
 
 

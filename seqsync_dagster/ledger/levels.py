@@ -22,30 +22,41 @@ def write_levels(connection: sa.Connection, sync: SyncSpec) -> None:
     number of rows. Rows left without a level hang on a row that does not go,
     or on each other in a loop.
     """
-    own = [f for f, m in Shape.of(sync).parents.items() if m.parent == sync.name]
-    if not own:
+    lookups = {f: m for f, m in Shape.of(sync).parents.items() if m.parent == sync.name}
+    if not lookups:
         return
-    blocked = [sa.column(f"blocked_{f}", sa.Text) for f in own]
-    judged = sa.table(_JUDGED, sa.column("match_key", sa.Text), sa.column("status", sa.Text), *blocked)
+    blocked = {f: sa.column(t.blocked_column(f), sa.Text) for f in lookups}
+    judged = sa.table(_JUDGED, sa.column("match_key", sa.Text), sa.column("status", sa.Text), *blocked.values())
     levels = sa.table(LEVELS, sa.column("match_key", sa.Text), sa.column("level", sa.Integer))
-    free = sa.and_(judged.c.status == t.SEND, *[judged.c[b.name].is_(None) for b in blocked])
-    temporary(connection, LEVELS, sa.select(judged.c.match_key, sa.cast(0, sa.Integer).label("level")).where(free))
+    goes = judged.c.status == t.SEND
+
+    def free(field: str) -> sa.ColumnElement[bool]:
+        column = judged.c[blocked[field].name]
+        if lookups[field].if_missing != "send_empty":
+            return column.is_(None)
+        # The row goes without a parent that does not go.
+        parent = judged.alias(f"parent_by_{list(lookups).index(field)}")
+        return sa.or_(
+            column.is_(None), sa.not_(sa.exists().where(parent.c.match_key == column, parent.c.status == t.SEND))
+        )
+
+    first = sa.select(judged.c.match_key, sa.cast(0, sa.Integer).label("level")).where(goes, *map(free, lookups))
+    temporary(connection, LEVELS, first)
     placed = sa.select(levels.c.match_key)
     level = 0
     while True:
         level += 1
         ready = sa.and_(
-            judged.c.status == t.SEND,
+            goes,
             sa.not_(sa.exists().where(levels.c.match_key == judged.c.match_key)),
-            *[sa.or_(judged.c[b.name].is_(None), judged.c[b.name].in_(placed)) for b in blocked],
+            *[sa.or_(free(f), judged.c[blocked[f].name].in_(placed)) for f in lookups],
         )
-        inserted = connection.execute(
+        connection.execute(
             sa.insert(levels).from_select(
                 ["match_key", "level"], sa.select(judged.c.match_key, sa.cast(level, sa.Integer)).where(ready)
             )
         )
         if not _any_at(connection, levels, level):
-            inserted.close()
             return
 
 

@@ -44,11 +44,13 @@ class PlanRequest:
     parent_ledgers: Mapping[str, sa.TableClause | None]
     """Ledger of each parent sync; None for one that has none yet."""
     whole: bool
-    """The plan sees the whole model: only then can it tell what left it."""
+    """The plan sees the whole model. Only then, and without a limit, can it tell what left it."""
     full: bool
     """Every row is due."""
-    asked: bool
-    """The rows were named by the operator: refused ones do not wait for their next try."""
+    named: bool
+    """The operator named the rows: refused ones do not wait for their next try."""
+    resync: bool
+    """The operator asked for every row to be sent again."""
     now: datetime
     limit: int | None
 
@@ -69,7 +71,7 @@ def write_plan(connection: sa.Connection, request: PlanRequest) -> None:
     _write_judged(connection, request)
     write_levels(connection, request.sync)
     _write_rows(connection, request)
-    if request.whole:
+    if request.whole and request.limit is None:
         _add_departures(connection, request)
     if request.limit is not None:
         plan = request.tables.plan
@@ -98,11 +100,11 @@ def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
     joined: sa.FromClause = d.outerjoin(ledger, ledger.c.match_key == d.c.match_key)
     found = found_table()
     references: list[_Reference] = []
-    for field, mapping in shape.parents.items():
-        reference, joined = _parent(request, joined, d, field, mapping.parent, mapping.if_missing)
+    for n, (field, mapping) in enumerate(shape.parents.items()):
+        reference, joined = _parent(request, joined, d, n, field, mapping.parent, mapping.if_missing)
         references.append(reference)
-    for field, lookup in shape.lookups.items():
-        f = found.alias(f"found_{field}")
+    for n, (field, lookup) in enumerate(shape.lookups.items()):
+        f = found.alias(f"found{n}")
         column = d.c[t.lookup_column(field)]
         joined = joined.outerjoin(f, sa.and_(f.c.field == field, f.c.value == column))
         unique = f.c.matches == 1
@@ -156,7 +158,7 @@ def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
             operation.label("operation"),
             dest_id.label("dest_id"),
             *[sa.cast(r.dest_id, sa.Text).label(ref_column(r.field)) for r in references],
-            *[r.blocked_by.label(f"blocked_{r.field}") for r in references if r.blocked_by is not None],
+            *[r.blocked_by.label(t.blocked_column(r.field)) for r in references if r.blocked_by is not None],
         )
         .select_from(joined)
         .where(d.c.fingerprint.is_not(None))
@@ -179,7 +181,13 @@ _DUPLICATE = "another row of the model has the same key, as the destination comp
 
 
 def _parent(
-    request: PlanRequest, joined: sa.FromClause, d: sa.TableClause, field: str, parent: str, if_missing: IfMissing
+    request: PlanRequest,
+    joined: sa.FromClause,
+    d: sa.TableClause,
+    n: int,
+    field: str,
+    parent: str,
+    if_missing: IfMissing,
 ) -> tuple[_Reference, sa.FromClause]:
     key = d.c[parent_column(field)]
     own = parent == request.sync.name
@@ -198,7 +206,7 @@ def _parent(
             ),
             joined,
         )
-    ledger = table.alias(f"parent_of_{field}")
+    ledger = table.alias(f"parent{n}")
     joined = joined.outerjoin(ledger, ledger.c.match_key == key)
     missing = sa.and_(key.is_not(None), ledger.c.dest_id.is_(None))
     known: sa.ColumnElement[bool] = ledger.c.match_key.is_not(None)
@@ -208,7 +216,7 @@ def _parent(
             sa.select(delta_table(Shape.of(request.sync)).c.match_key)
             .where(sa.column("match_key").is_not(None), sa.column("fingerprint").is_not(None))
             .distinct()
-            .subquery(f"sibling_of_{field}")
+            .subquery(f"sibling{n}")
         )
         joined = joined.outerjoin(siblings, siblings.c.match_key == key)
         in_this_plan = siblings.c.match_key.is_not(None)
@@ -242,6 +250,9 @@ def _verdicts(
     verdicts: list[_Verdict] = [
         (d.c.match_key.is_(None), t.INVALID_NULL, "NULL_KEY", "the key is null or blank"),
     ]
+    if request.named and not request.resync:
+        same = sa.and_(ledger.c.state == t.ACKNOWLEDGED, ledger.c.fingerprint == d.c.fingerprint)
+        verdicts.append((same, t.UNCHANGED, "", ""))
     if matched_by_another is not None:
         verdicts.append((matched_by_another, t.INVALID_DUPLICATE, "DUPLICATE_KEY", _DUPLICATE))
     for r in references:
@@ -259,19 +270,13 @@ def _verdicts(
                 f"mode update never creates, and not exactly one {request.sync.object} has this {request.sync.match}",
             )
         )
-    if not (request.asked or request.full):
-        verdicts.append(
-            (
-                sa.and_(
-                    ledger.c.state.in_([t.REJECTED, t.GONE]),
-                    ledger.c.tried_fingerprint == d.c.fingerprint,
-                    ledger.c.retry_at > request.now,
-                ),
-                t.WAITING,
-                "REFUSED_BEFORE",
-                sa.func.coalesce(ledger.c.code, "").concat(": ").concat(sa.func.coalesce(ledger.c.message, "")),
-            )
-        )
+    before = sa.func.coalesce(ledger.c.code, "").concat(": ").concat(sa.func.coalesce(ledger.c.message, ""))
+    if not (request.named or request.resync):
+        # Whether a record that was deleted in the org shall come back is for a person to say.
+        verdicts.append((ledger.c.state == t.GONE, t.WAITING, "GONE", before))
+        tried = sa.and_(ledger.c.state == t.REJECTED, ledger.c.tried_fingerprint == d.c.fingerprint)
+        if not request.full:
+            verdicts.append((sa.and_(tried, ledger.c.retry_at > request.now), t.WAITING, "REFUSED_BEFORE", before))
     return verdicts
 
 
@@ -355,7 +360,11 @@ def _add_departures(connection: sa.Connection, request: PlanRequest) -> None:
     if not request.full:
         left = ledger.c.fingerprint.in_(sa.select(d.c.old_fingerprint).where(d.c.old_fingerprint.is_not(None)))
     # Rows that never got an id have no fingerprint, so they are in the differences as long as they are in the model.
-    forgotten = sa.and_(ledger.c.fingerprint.is_(None), ledger.c.dest_id.is_(None))
+    # A create whose reply was lost may have a record: its trace is kept.
+    forgotten = sa.and_(
+        ledger.c.fingerprint.is_(None), ledger.c.dest_id.is_(None), ledger.c.state.not_in([t.LEFT, t.UNRESOLVED])
+    )
+    unresolved = ledger.c.state == t.UNRESOLVED
     # A row that had left, came back and was held or refused has a record, but no fingerprint to be missed by.
     stranded = sa.and_(
         ledger.c.fingerprint.is_(None), ledger.c.dest_id.is_not(None), ledger.c.state.not_in([t.LEFT, t.REMOVAL_DUE])
@@ -364,6 +373,7 @@ def _add_departures(connection: sa.Connection, request: PlanRequest) -> None:
     removable: sa.ColumnElement[bool] = sa.false()
     if sync.removed == "delete":
         removable = sa.or_(ours, sa.true() if sync.delete_adopted else sa.false())
+    removable = sa.and_(removable, ledger.c.dest_id.is_not(None))
     status = sa.case((forgotten, t.FORGET), (removable, t.REMOVAL), else_=t.LEFT)
     columns = ["status", "operation", "match_key", "dest_id", *[key_column(k) for k in shape.keys]]
     connection.execute(
@@ -375,7 +385,7 @@ def _add_departures(connection: sa.Connection, request: PlanRequest) -> None:
                 ledger.c.match_key,
                 ledger.c.dest_id,
                 *[ledger.c[key_column(k)] for k in shape.keys],
-            ).where(sa.or_(left, stranded, forgotten), sa.not_(present)),
+            ).where(sa.or_(left, stranded, forgotten, unresolved), sa.not_(present)),
         )
     )
 

@@ -10,9 +10,17 @@ from typing import Any
 import sqlalchemy as sa
 
 from seqsync_dagster.errors import LeaseLost, StateError
-from seqsync_dagster.ledger.fingerprint import Checksum, Model
-from seqsync_dagster.ledger.tables import LEDGER_COLUMNS, SCHEMA_VERSION, Shape, StateTables, key_column, parent_column
+from seqsync_dagster.ledger.fingerprint import Checksum
+from seqsync_dagster.ledger.tables import (
+    SCHEMA_VERSION,
+    Shape,
+    StateTables,
+    key_column,
+    parent_column,
+    ref_column,
+)
 from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.warehouse.open import lock_creation
 
 
 @dataclass(frozen=True)
@@ -21,15 +29,23 @@ class Registered:
 
     org_id: str | None
     org_name: str | None
+    object: str | None
+    match_field: str | None
     case_sensitive: bool
     mapping_digest: str | None
+    policy_digest: str | None
     hash_name: str | None
     checksum: Checksum | None
     last_counts: Mapping[str, int]
     arrivals: int
     parent_arrivals: Mapping[str, int]
+    epoch: int
     plan_run_id: str | None
-    settled_run_id: str | None
+    plan_spec: str | None
+
+    def stands_for(self, model: Checksum, mapping: str, policy: str) -> bool:
+        """Whether the ledger was settled for exactly this model under exactly this mapping."""
+        return (self.checksum, self.mapping_digest, self.policy_digest) == (model, mapping, policy)
 
 
 def read(connection: sa.Connection, tables: StateTables, sequence: str, sync: str) -> Registered | None:
@@ -54,32 +70,34 @@ def read(connection: sa.Connection, tables: StateTables, sequence: str, sync: st
     return Registered(
         org_id=row["org_id"],
         org_name=row["org_name"],
+        object=row["object"],
+        match_field=row["match_field"],
         case_sensitive=bool(row["case_sensitive"]),
         mapping_digest=row["mapping_digest"],
+        policy_digest=row["policy_digest"],
         hash_name=row["hash_name"],
         checksum=checksum,
         last_counts=json.loads(row["last_counts"] or "{}"),
         arrivals=row["arrivals"] or 0,
         parent_arrivals=json.loads(row["parent_arrivals"] or "{}"),
+        epoch=row["epoch"] or 0,
         plan_run_id=row["plan_run_id"],
-        settled_run_id=row["settled_run_id"],
+        plan_spec=row["plan_spec"],
     )
 
 
-def create_tables(connection: sa.Connection, tables: StateTables, model: Model, sync: SyncSpec) -> None:
-    """Create what is missing. The ledger's key columns take the model's types.
+def create_tables(connection: sa.Connection, tables: StateTables, sync: SyncSpec) -> None:
+    """Create what is missing.
 
     Raises `StateError` when an existing ledger has other key columns.
     """
+    lock_creation(connection)
     metadata = tables.syncs.metadata
     metadata.create_all(connection)
     shape = Shape.of(sync)
-    columns = [sa.cast(sa.null(), c.type).label(c.name) for c in tables.ledger.c if c.name in LEDGER_COLUMNS]
-    keys = [model.column(k).label(key_column(k)) for k in shape.keys]
-    parents = [sa.cast(sa.null(), sa.Text).label(parent_column(f)) for f in shape.parents]
     inspector = sa.inspect(connection)
     if not inspector.has_table(tables.ledger.name, schema=tables.ledger.schema):
-        empty = sa.select(*columns, *keys, *parents).select_from(model.relation).where(sa.false())
+        empty = sa.select(*[sa.cast(sa.null(), c.type).label(c.name) for c in tables.ledger.c]).where(sa.false())
         connection.execute(empty.into(tables.ledger.name, schema=tables.ledger.schema))
         if connection.dialect.name == "postgresql":
             # DuckDB's indexes cost more than they save on tables that are scanned whole.
@@ -87,7 +105,7 @@ def create_tables(connection: sa.Connection, tables: StateTables, model: Model, 
                 sa.text(f'CREATE UNIQUE INDEX ON "{tables.ledger.schema}"."{tables.ledger.name}" (match_key)')
             )
         return
-    present = set(_columns(connection, tables.ledger))
+    present = set(columns_of(connection, tables.ledger))
     old_keys = {c for c in present if c.startswith("key_")}
     if old_keys != {key_column(k) for k in shape.keys}:
         shown = ", ".join(sorted(c.removeprefix("key_") for c in old_keys))
@@ -96,17 +114,22 @@ def create_tables(connection: sa.Connection, tables: StateTables, model: Model, 
             "A key cannot change under a ledger. Give the sync a new name, or launch with rebuild_ledger: true "
             "to match every record again."
         )
-    for field in shape.parents:
-        if parent_column(field) not in present:
-            connection.execute(
-                sa.text(
-                    f'ALTER TABLE "{tables.ledger.schema}"."{tables.ledger.name}" '
-                    f'ADD COLUMN "{parent_column(field)}" TEXT'
+    add_reference_columns(connection, tables, sync)
+
+
+def add_reference_columns(connection: sa.Connection, tables: StateTables, sync: SyncSpec) -> None:
+    """Make room in an existing ledger for lookups that the YAML has got since."""
+    present = set(columns_of(connection, tables.ledger))
+    for field in Shape.of(sync).parents:
+        for column in (parent_column(field), ref_column(field)):
+            if column not in present:
+                connection.execute(
+                    sa.text(f'ALTER TABLE "{tables.ledger.schema}"."{tables.ledger.name}" ADD COLUMN "{column}" TEXT')
                 )
-            )
 
 
-def _columns(connection: sa.Connection, table: sa.TableClause) -> list[str]:
+def columns_of(connection: sa.Connection, table: sa.TableClause) -> list[str]:
+    """Names of a table's columns as they are."""
     everything = sa.select(sa.text("*")).select_from(sa.table(table.name, schema=table.schema)).limit(0)
     return list(connection.execute(everything).keys())
 
@@ -128,7 +151,12 @@ def claim(connection: sa.Connection, tables: StateTables, sequence: str, sync: s
     """
     s = tables.syncs
     mine = sa.and_(s.c.sequence == sequence, s.c.sync == sync)
-    current = connection.execute(sa.select(s.c.epoch).where(mine)).scalar_one_or_none()
+    epochs = sa.select(s.c.epoch).where(mine)
+    if connection.dialect.name == "postgresql":
+        # Held to the end of the transaction: a later run cannot take over between this look and what is written.
+        # A DuckDB file has one writing process, and fails the second of two transactions that write one row.
+        epochs = epochs.with_for_update()
+    current = connection.execute(epochs).scalar_one_or_none()
     if current is None:
         connection.execute(
             sa.insert(s).values(

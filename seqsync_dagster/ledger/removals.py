@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from seqsync_dagster.ledger import tables as t
-from seqsync_dagster.ledger.tables import Shape, StateTables, key_column, parent_column
+from seqsync_dagster.ledger.tables import Shape, StateTables, key_column, parent_column, ref_column
 from seqsync_dagster.sequence.spec import SyncSpec
 
 
@@ -82,7 +82,7 @@ def write_removal_plan(
             sa.cast(sa.null(), sa.Text).label("code"),
             sa.cast(sa.null(), sa.Text).label("message"),
             *[ledger.c[key_column(k)] for k in shape.keys],
-            *[ledger.c[parent_column(f)] for f in shape.parents],
+            *[ledger.c[c(f)] for f in shape.parents for c in (parent_column, ref_column)],
         )
         .where(free)
         .order_by(seq)

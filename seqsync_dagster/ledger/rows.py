@@ -14,6 +14,9 @@ from seqsync_dagster.sequence.spec import SyncSpec
 
 MASK = "***"
 
+# A statement takes 65,535 parameters at most on PostgreSQL.
+_SEQS_AT_ONCE = 5_000
+
 
 @dataclass(frozen=True)
 class Group:
@@ -54,13 +57,13 @@ def page(tables: StateTables, sync: SyncSpec, operation: str, first: int, last: 
     if operation != t.DELETE:
         if operation == t.CREATE:
             columns.append(p.c.match_text.label(sync.match))
-        for field, mapping in sync.mappings():
+        for n, (field, mapping) in enumerate(sync.mappings()):
             if field in shape.values:
                 columns.append(p.c[value_column(field)].label(field))
             elif field in shape.constants:
                 columns.append(sa.literal(shape.constants[field].constant).label(field))
             elif field in shape.parents and getattr(mapping, "parent", None) == sync.name:
-                parent, got = p.alias(f"parent_{field}"), o.alias(f"given_{field}")
+                parent, got = p.alias(f"parent{n}"), o.alias(f"given{n}")
                 source = source.outerjoin(
                     parent,
                     sa.and_(
@@ -70,7 +73,8 @@ def page(tables: StateTables, sync: SyncSpec, operation: str, first: int, last: 
                     ),
                 ).outerjoin(got, sa.and_(got.c.seq == parent.c.seq, got.c.code.is_(None)))
                 columns.append(sa.func.coalesce(p.c[ref_column(field)], got.c.dest_id).label(field))
-                where.append(sa.or_(parent.c.seq.is_(None), got.c.dest_id.is_not(None)))
+                if shape.parents[field].if_missing != "send_empty":
+                    where.append(sa.or_(parent.c.seq.is_(None), got.c.dest_id.is_not(None)))
             else:
                 columns.append(p.c[ref_column(field)].label(field))
     return sa.select(*columns).select_from(source).where(*where).order_by(p.c.seq)
@@ -84,15 +88,13 @@ def ignored_nulls(sync: SyncSpec) -> tuple[str, ...]:
 def _shown(tables: StateTables, sync: SyncSpec) -> list[sa.ColumnElement[Any]]:
     p, shape = tables.plan, Shape.of(sync)
     return [
-        (sa.literal(MASK) if sync.is_sensitive(f) else sa.cast(p.c[value_column(f)], sa.Text)).label(f"shown_{f}")
+        (sa.literal(MASK) if sync.is_sensitive(f) else sa.cast(p.c[value_column(f)], sa.Text)).label(t.shown_column(f))
         for f in shape.values
     ]
 
 
-def _key_shown(tables: StateTables, sync: SyncSpec) -> sa.ColumnElement[Any]:
+def _key_shown(tables: StateTables) -> sa.ColumnElement[Any]:
     p = tables.plan
-    if set(sync.key) & set(sync.sensitive):
-        return sa.literal(MASK).label("key")
     return sa.func.coalesce(p.c.match_text, p.c.match_key, "(null)").label("key")
 
 
@@ -102,7 +104,7 @@ def problem_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec,
     refused = o.c.code.is_not(None)
     select = (
         sa.select(
-            _key_shown(tables, sync),
+            _key_shown(tables),
             sa.case((refused, "rejected"), else_=p.c.status).label("status"),
             sa.case((refused, o.c.code), else_=p.c.code).label("code"),
             sa.case((refused, o.c.message), else_=p.c.message).label("message"),
@@ -130,7 +132,7 @@ def change_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec, 
     operation = sa.case((p.c.operation == t.UPDATE, "updated"), (o.c.created.is_(False), "adopted"), else_="created")
     select = (
         sa.select(
-            _key_shown(tables, sync),
+            _key_shown(tables),
             operation.label("operation"),
             sa.func.coalesce(o.c.dest_id, p.c.dest_id).label("dest_id"),
             *_shown(tables, sync),
@@ -157,13 +159,14 @@ def sensitive_values(
     columns: list[sa.ColumnElement[Any]] = [
         sa.cast(p.c[value_column(f)], sa.Text) for f in shape.values if sync.is_sensitive(f)
     ]
-    columns += [sa.cast(p.c[parent_column(f)], sa.Text) for f in shape.parents if sync.is_sensitive(f)]
-    if set(sync.key) & set(sync.sensitive):
-        columns.append(p.c.match_text)
-    if not columns:
+    if not columns or not _has_values(connection, tables):
         return {}
-    rows = connection.execute(sa.select(p.c.seq, *columns).where(p.c.seq.in_(list(seqs))))
-    return {row[0]: [v for v in row[1:] if v] for row in rows}
+    wanted, found = list(seqs), {}
+    for start in range(0, len(wanted), _SEQS_AT_ONCE):
+        some = wanted[start : start + _SEQS_AT_ONCE]
+        for row in connection.execute(sa.select(p.c.seq, *columns).where(p.c.seq.in_(some))):
+            found[row[0]] = [v for v in row[1:] if v and v.strip()]
+    return found
 
 
 def outcome_counts(connection: sa.Connection, tables: StateTables) -> dict[str, int]:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from seqsync_dagster.ledger import registry
 from seqsync_dagster.ledger import tables as t
 from seqsync_dagster.ledger.delta import temporary
-from seqsync_dagster.ledger.tables import Shape, StateTables, key_column, parent_column
+from seqsync_dagster.ledger.tables import Shape, StateTables, key_column, parent_column, ref_column
 from seqsync_dagster.sequence.spec import SequenceSpec, SyncSpec
 
 _NEW = "seqsync_new_rows"
@@ -61,7 +61,7 @@ def settle(connection: sa.Connection, tables: StateTables, s: Settlement) -> Non
     _log(connection, tables, s)
     ledger = tables.ledger
     new = sa.table(_NEW, *[sa.column(c.name, c.type) for c in ledger.c], sa.column("forget", sa.Boolean))
-    _clear_stale_states(connection, tables, s, new)
+    _clear_stale_states(connection, tables, s)
     connection.execute(sa.delete(ledger).where(ledger.c.match_key.in_(sa.select(new.c.match_key))))
     columns = [c.name for c in ledger.c]
     connection.execute(
@@ -81,6 +81,7 @@ def settle(connection: sa.Connection, tables: StateTables, s: Settlement) -> Non
             counts=json.dumps(dict(s.counts or {})),
         )
     )
+    _note_own_parents(connection, tables, s)
     registry.update(
         connection,
         tables,
@@ -90,7 +91,7 @@ def settle(connection: sa.Connection, tables: StateTables, s: Settlement) -> Non
             **(s.registry or {}),
             "arrivals": known.arrivals + arrivals,
             "plan_run_id": None,
-            "settled_run_id": s.run_id,
+            "plan_spec": None,
             "settled_at": s.now,
         },
     )
@@ -119,7 +120,10 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         p.c.operation == t.CREATE,
         sa.or_(sa.false(), *[p.c.seq.between(first, last) for first, last in s.in_flight]),
     )
-    left = p.c.status.in_([t.LEFT, t.REMOVAL])
+    # A plan that was not carried out has not passed its guards, or not been seen to: what left its model is for the
+    # next plan to say.
+    left = sa.and_(p.c.status.in_([t.LEFT, t.REMOVAL]), sa.true() if s.completed else sa.false())
+    forgotten = sa.and_(p.c.status == t.FORGET, sa.true() if s.completed else sa.false())
     duplicate = p.c.status == t.INVALID_DUPLICATE
     attempts = sa.case(
         (own.c.tried_fingerprint == p.c.fingerprint, sa.func.coalesce(own.c.attempts, 0) + 1),
@@ -139,9 +143,14 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
     )
     columns: dict[str, sa.ColumnElement[Any]] = {
         "match_key": p.c.match_key,
-        "fingerprint": sa.case((acknowledged, p.c.fingerprint), (left, null_number), else_=own.c.fingerprint),
+        "fingerprint": sa.case(
+            (acknowledged, p.c.fingerprint), (sa.or_(left, gone), null_number), else_=own.c.fingerprint
+        ),
         "tried_fingerprint": sa.case((refused, p.c.fingerprint), else_=null_number),
-        "dest_id": sa.case((acknowledged, sa.func.coalesce(o.c.dest_id, p.c.dest_id)), else_=own.c.dest_id),
+        # Nothing may point at a record that is gone, so its id does not stand in the ledger; the change log has it.
+        "dest_id": sa.case(
+            (acknowledged, sa.func.coalesce(o.c.dest_id, p.c.dest_id)), (gone, null_text), else_=own.c.dest_id
+        ),
         "origin": sa.case((acknowledged, origin), (lost, "unknown"), else_=own.c.origin),
         "state": sa.case(
             (acknowledged, t.ACKNOWLEDGED),
@@ -168,16 +177,27 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
             parent_column(f): sa.case((acknowledged, p.c[parent_column(f)]), else_=own.c[parent_column(f)])
             for f in shape.parents
         },
+        **{
+            ref_column(f): sa.case((acknowledged, p.c[ref_column(f)]), else_=own.c[ref_column(f)])
+            for f in shape.parents
+        },
     }
     # An acknowledged record whose key is now shared keeps its row as it is.
     touched = sa.or_(
-        sent, refused, held, lost, left, p.c.status == t.FORGET, sa.and_(duplicate, own.c.match_key.is_(None))
+        sent,
+        refused,
+        held,
+        lost,
+        left,
+        forgotten,
+        # A record whose key is in the model again, however wrongly, is not removed.
+        sa.and_(duplicate, sa.or_(own.c.match_key.is_(None), own.c.state == t.REMOVAL_DUE)),
     )
     first = sa.func.row_number().over(partition_by=p.c.match_key, order_by=p.c.status)
     rows = (
         sa.select(
             *[c.label(n) for n, c in columns.items()],
-            sa.or_(removed, p.c.status == t.FORGET).label("forget"),
+            sa.or_(removed, forgotten).label("forget"),
             own.c.dest_id.label("previous_dest_id"),
             first.label("nth"),
         )
@@ -188,14 +208,39 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
     temporary(connection, _NEW, sa.select(*[c for c in rows.c if c.name != "nth"]).where(rows.c.nth == 1))
 
 
+def _note_own_parents(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
+    # The id of a parent that went with the same run was not known when the plan was written.
+    ledger = tables.ledger
+    for field, mapping in Shape.of(s.sync).parents.items():
+        if mapping.parent == s.sync.name:
+            parent = ledger.alias("parent")
+            given = (
+                sa.select(parent.c.dest_id)
+                .where(parent.c.match_key == ledger.c[parent_column(field)])
+                .scalar_subquery()
+            )
+            connection.execute(
+                sa.update(ledger)
+                .where(
+                    ledger.c.run_id == s.run_id,
+                    ledger.c.state == t.ACKNOWLEDGED,
+                    ledger.c[parent_column(field)].is_not(None),
+                    ledger.c[ref_column(field)].is_(None),
+                )
+                .values({ref_column(field): given})
+            )
+
+
 def _arrivals(connection: sa.Connection, tables: StateTables) -> int:
     new = sa.table(_NEW, sa.column("dest_id"), sa.column("previous_dest_id"), sa.column("state"))
     return connection.execute(
-        sa.select(sa.func.count()).where(new.c.dest_id.is_not(None), new.c.previous_dest_id.is_(None))
+        sa.select(sa.func.count()).where(
+            new.c.dest_id.is_not(None), new.c.dest_id.is_distinct_from(new.c.previous_dest_id)
+        )
     ).scalar_one()
 
 
-def _clear_stale_states(connection: sa.Connection, tables: StateTables, s: Settlement, new: sa.TableClause) -> None:
+def _clear_stale_states(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
     # A row that was refused or held and now stands in the model with its acknowledged values again waits for
     # nothing: it is not in the plan, because it does not differ.
     if not (s.completed and s.registry and s.registry.get("model_rows") is not None):
@@ -230,15 +275,12 @@ def _log(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
         (o.c.created.is_(False), "adopted"),
         else_="created",
     )
-    key: sa.ColumnElement[Any] = sa.func.coalesce(p.c.match_text, p.c.match_key)
-    if set(s.sync.key) & set(s.sync.sensitive):
-        key = sa.literal("***")
     values: dict[str, Any] = {
         "sequence": sa.literal(s.sequence.name),
         "sync": sa.literal(s.sync.name),
         "run_id": sa.literal(s.run_id),
         "seq": p.c.seq,
-        "key": key,
+        "key": sa.func.coalesce(p.c.match_text, p.c.match_key),
         "operation": operation,
         "dest_id": sa.func.coalesce(o.c.dest_id, p.c.dest_id),
         "previous_dest_id": own.c.dest_id,

@@ -1,6 +1,6 @@
 """The state tables. All are documented here and yours to query.
 
-Per sync, typed after the model, in the state schema:
+Per sync, in the state schema (the plan's values are typed after the model, keys are text):
 
 ``<sequence>__<sync>__ledger``  one row per key: what the destination has acknowledged
 ``<sequence>__<sync>__plan``    the operations the run under way will apply; gone once settled
@@ -15,6 +15,7 @@ One for all syncs (with DuckDB: one per ledger file):
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,34 +53,53 @@ INVALID_NULL = "invalid_null"
 INVALID_DUPLICATE = "invalid_duplicate"
 REMOVAL = "removal"
 FORGET = "forget"  # never acknowledged, and no longer in the model
+UNCHANGED = "unchanged"  # named by the operator, but as the destination acknowledged it
 
 #: Operation of a plan row.
 CREATE, UPDATE, DELETE = "create", "update", "delete"
 
 
+def _named(prefix: str, name: str) -> str:
+    """`prefix` and `name` as one name that PostgreSQL does not cut: it would take two for the same."""
+    full = f"{prefix}_{name}"
+    if len(full.encode()) <= 63:
+        return full
+    return f"{full.encode()[:54].decode(errors='ignore')}_{hashlib.sha1(full.encode()).hexdigest()[:8]}"
+
+
 def key_column(column: str) -> str:
-    """Ledger and plan column of a key column."""
-    return f"key_{column}"
+    """Ledger and plan column of a key column, as text: the type may change in the model, the key has not."""
+    return _named("key", column)
 
 
 def value_column(field: str) -> str:
     """Plan column of a field's value."""
-    return f"value_{field}"
+    return _named("value", field)
 
 
 def parent_column(field: str) -> str:
     """Ledger and plan column of the parent's key (its match_key) behind a lookup."""
-    return f"parent_{field}"
+    return _named("parent", field)
 
 
 def lookup_column(field: str) -> str:
     """Plan column of the value by which a record no sync writes is found."""
-    return f"lookup_{field}"
+    return _named("lookup", field)
 
 
 def ref_column(field: str) -> str:
-    """Plan column of the destination id a reference resolves to."""
-    return f"ref_{field}"
+    """Plan column of the destination id a reference resolves to; ledger column of the parent's id as it was sent."""
+    return _named("ref", field)
+
+
+def blocked_column(field: str) -> str:
+    """Column of the key of a parent that goes with the same plan, while judging."""
+    return _named("blocked", field)
+
+
+def shown_column(field: str) -> str:
+    """Column of a field's value as text for people."""
+    return _named("shown", field)
 
 
 @dataclass(frozen=True)
@@ -119,18 +139,19 @@ class StateTables:
         """Tables of a sync whose state stands in `schema`."""
         shape = Shape.of(sync)
         prefix = f"{sequence.name}__{sync.name}"
-        keys: list[sa.ColumnClause[Any]] = [sa.column(key_column(k)) for k in shape.keys]
+        keys = [sa.column(key_column(k), sa.Text) for k in shape.keys]
         ledger = sa.table(
             f"{prefix}__ledger",
             *_ledger_columns(),
             *keys,
             *[sa.column(parent_column(f), sa.Text) for f in shape.parents],
+            *[sa.column(ref_column(f), sa.Text) for f in shape.parents],
             schema=schema,
         )
         plan = sa.table(
             f"{prefix}__plan",
             *_plan_columns(),
-            *[sa.column(key_column(k)) for k in shape.keys],
+            *[sa.column(key_column(k), sa.Text) for k in shape.keys],
             *[sa.column(value_column(f)) for f in shape.values],
             *[sa.column(parent_column(f), sa.Text) for f in shape.parents],
             *[sa.column(ref_column(f), sa.Text) for f in (*shape.parents, *shape.lookups)],
@@ -170,9 +191,6 @@ def _ledger_columns() -> list[sa.ColumnClause[Any]]:
     ]
 
 
-LEDGER_COLUMNS: tuple[str, ...] = tuple(c.name for c in _ledger_columns())
-
-
 def _plan_columns() -> list[sa.ColumnClause[Any]]:
     return [
         sa.column("seq", sa.BigInteger),  # place in the sending order; null when not to be sent
@@ -210,15 +228,16 @@ def _syncs_columns() -> list[sa.Column[Any]]:
         sa.Column("match_field", sa.Text),
         sa.Column("case_sensitive", sa.Boolean),  # of the match field, as the destination compares it
         sa.Column("mapping_digest", sa.Text),
+        sa.Column("policy_digest", sa.Text),  # of what decides about rows without changing what is sent
         sa.Column("hash_name", sa.Text),
         sa.Column("model_rows", sa.BigInteger),  # of the model as last settled
         sa.Column("model_sum", sa.Text),  # sum of its fingerprints
         sa.Column("last_counts", sa.Text),  # JSON of the last settled run's counts
-        sa.Column("arrivals", sa.BigInteger),  # how many keys have ever got a destination id
+        sa.Column("arrivals", sa.BigInteger),  # how often a key got a destination id, or another one
         sa.Column("parent_arrivals", sa.Text),  # JSON: what `arrivals` of each parent was at the last settled plan
         sa.Column("epoch", sa.BigInteger),  # highest lease epoch that wrote here
         sa.Column("plan_run_id", sa.Text),  # the run whose plan stands in the plan table
-        sa.Column("settled_run_id", sa.Text),
+        sa.Column("plan_spec", sa.Text),  # JSON of the sync as it was when that plan was made
         sa.Column("settled_at", sa.DateTime(timezone=True)),
     ]
 
@@ -244,7 +263,7 @@ def _changelog_columns() -> list[sa.Column[Any]]:
         sa.Column("sync", sa.Text, nullable=False),
         sa.Column("run_id", sa.Text, nullable=False),
         sa.Column("seq", sa.BigInteger),
-        sa.Column("key", sa.Text),  # text form, masked when the key is sensitive
+        sa.Column("key", sa.Text),  # text form
         sa.Column("operation", sa.Text),  # created | adopted | updated | removed | rejected
         sa.Column("dest_id", sa.Text),
         sa.Column("previous_dest_id", sa.Text),

@@ -43,14 +43,8 @@ def check(sequence: SequenceSpec) -> None:
 
 
 def _check_width(sync: SyncSpec, parent: SyncSpec) -> None:
-    from seqsync_dagster.sequence.spec import ParentLookup
-
-    for field, mapping in sync.mappings():
-        if (
-            isinstance(mapping, ParentLookup)
-            and mapping.parent == parent.name
-            and len(mapping.from_) != len(parent.key)
-        ):
+    for field, mapping in sync.parent_lookups().items():
+        if mapping.parent == parent.name and len(mapping.from_) != len(parent.key):
             raise ValueError(
                 f"sync {sync.name!r}: {field} needs {len(parent.key)} column(s) in from, as many as the key "
                 f"of {parent.name!r} has ({', '.join(parent.key)}); found {', '.join(mapping.from_)}."

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from seqsync_dagster.sequence.graph import check
 from seqsync_dagster.sequence.strict import Strict, nearest
 
 IfMissing = Literal["hold", "send_empty", "reject"]
@@ -232,6 +233,12 @@ class SyncSpec(Strict):
                 f"{where}: sensitive names {column!r}, which is neither a mapped column nor a field."
                 f"{nearest(column, self.columns())}"
             )
+        kept = set(self.key).union(*(m.from_ for m in self.parent_lookups().values()))
+        for column in sorted(kept & set(self.sensitive)):
+            raise ValueError(
+                f"{where}: {column!r} cannot be sensitive: keys, a parent's too, stand in the ledger and in messages. "
+                "Use a key that says nothing, e.g. a surrogate key."
+            )
         if self.removed == "delete" and self.mode == "update":
             raise ValueError(
                 f"{where}: removed: delete needs mode: upsert; "
@@ -257,12 +264,15 @@ class SyncSpec(Strict):
         """Every model column this sync reads."""
         return set(self.key).union(*(_columns_of(m) for _, m in self.mappings()))
 
+    def parent_lookups(self) -> dict[str, ParentLookup]:
+        """Field -> lookup of another sync's record, or of this one's."""
+        return {f: m for f, m in self.mappings() if isinstance(m, ParentLookup)}
+
     def parents(self) -> dict[str, list[str]]:
         """Parent sync -> the fields that point to it, itself included for a self-reference."""
         found: dict[str, list[str]] = {}
-        for field, m in self.mappings():
-            if isinstance(m, ParentLookup):
-                found.setdefault(m.parent, []).append(field)
+        for field, m in self.parent_lookups().items():
+            found.setdefault(m.parent, []).append(field)
         return found
 
     def is_sensitive(self, field: str) -> bool:
@@ -270,11 +280,7 @@ class SyncSpec(Strict):
         if field in self.sensitive:
             return True
         mapping = self.fields.get(field)
-        if mapping is None:
-            return bool(set(self.key) & set(self.sensitive))
-        if isinstance(mapping, str):
-            return mapping in self.sensitive
-        return bool(_columns_of(mapping) & set(self.sensitive))
+        return mapping is not None and bool(_columns_of(mapping) & set(self.sensitive))
 
 
 def _columns_of(mapping: str | FieldMapping) -> set[str]:
@@ -315,9 +321,6 @@ class SequenceSpec(Strict):
     def _whole(self) -> SequenceSpec:
         if not self.syncs:
             raise ValueError("syncs is empty; a sequence has at least one sync.")
-        # Imported here: the graph is made of specs.
-        from seqsync_dagster.sequence.graph import check
-
         check(self)
         return self
 

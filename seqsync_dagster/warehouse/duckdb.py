@@ -51,7 +51,9 @@ class DuckDBWarehouse:
             raise WarehouseError(f"warehouse: there is no DuckDB file {self.file}. Was dbt run, with this path?")
         self.directory.mkdir(parents=True, exist_ok=True)
         # NullPool: a pooled connection would keep the file's lock after close.
-        engine = sa.create_engine(f"duckdb:///{self.ledger_file(sequence, sync)}", poolclass=NullPool)
+        engine = sa.create_engine(
+            f"duckdb:///{self.ledger_file(sequence, sync)}", poolclass=NullPool, hide_parameters=True
+        )
         connection = self._patiently(engine.connect, self.ledger_file(sequence, sync))
         try:
             connection.exec_driver_sql("SET preserve_insertion_order = false")
@@ -116,6 +118,7 @@ class DuckDBRoom:
 
     def __init__(self, connection: sa.Connection, schema: str) -> None:
         self.connection, self.schema = connection, schema
+        self.catalog: str = connection.exec_driver_sql("SELECT current_catalog()").scalar_one()
         self.attached: dict[str, str] = {}
         self.model_attached = False
         # DuckDB's hash() may change with any minor version (duckdb#17596).
@@ -124,7 +127,8 @@ class DuckDBRoom:
     def model(self, source: ModelSource, columns: Sequence[str]) -> sa.FromClause:
         """See `Room.model`."""
         if source.query is not None:
-            self.connection.exec_driver_sql(f'USE "{_CATALOG}"')
+            # Names in a query mean the warehouse; state tables are looked for first, by their schema.
+            self.connection.exec_driver_sql(f"SET search_path = '{self.catalog}.main,{_CATALOG}.main'")
         return checked_model(self, source, columns, _CATALOG)
 
     def column_types(self, select: sa.Select[Any]) -> dict[str, str]:
@@ -140,6 +144,7 @@ class DuckDBRoom:
         """See `Room.release_model`."""
         if self.model_attached:
             self.connection.commit()
+            self.connection.exec_driver_sql(f'USE "{self.catalog}"')
             self.connection.exec_driver_sql(f'DETACH "{_CATALOG}"')
             self.connection.commit()
             self.model_attached = False

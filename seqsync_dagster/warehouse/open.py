@@ -8,14 +8,14 @@ is one SQLAlchemy Core program.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 
 from seqsync_dagster.errors import ConfigurationError, ModelMissing, WarehouseError
 from seqsync_dagster.sequence.strict import nearest
@@ -99,10 +99,9 @@ def open_warehouse(settings: WarehouseSettings, base: Path) -> tuple[Warehouse, 
 def checked_model(room: Room, source: ModelSource, columns: Sequence[str], catalog: str | None) -> sa.FromClause:
     """`source` with `columns`, after asking the warehouse whether they are there."""
     try:
+        everything: sa.Select[Any]
         if source.query is not None:
-            everything: sa.Select[Any] = sa.select(sa.text("*")).select_from(
-                sa.text(f"({source.query.strip().rstrip(';')}) AS model")
-            )
+            everything = sa.select(sa.text("*")).select_from(source.statement().columns().subquery("model"))
         else:
             everything = sa.select(sa.text("*")).select_from(source.selectable([], catalog))
         # A failed statement ends a PostgreSQL transaction, so it is tried in a savepoint; DuckDB has none.
@@ -123,6 +122,43 @@ def checked_model(room: Room, source: ModelSource, columns: Sequence[str], catal
     return source.selectable(list(columns), catalog)
 
 
+#: Types that no destination field takes as they are, by the start of their name, and what a model can send instead.
+_NOT_SENDABLE: Mapping[str, str] = {
+    "INTERVAL": "a number, e.g. of seconds or days",
+    "BLOB": "text, e.g. in base64",
+    "BYTEA": "text, e.g. in base64",
+    "STRUCT": "its parts, or JSON",
+    "MAP": "text or JSON",
+    "UNION": "text",
+    "RECORD": "its parts, or JSON",
+}
+
+
+def check_types(source: ModelSource, types: Mapping[str, str]) -> None:
+    """Raise `ConfigurationError` naming every mapped column of a type that cannot be sent, and what to do."""
+    problems = []
+    for column, type_ in types.items():
+        instead = _NOT_SENDABLE.get(re.split(r"\W", type_.upper(), maxsplit=1)[0])
+        if type_.endswith("]"):
+            instead = "text or JSON"
+        if instead is not None:
+            problems.append(f"column {column!r} is of type {type_}: cast it in the model to {instead}")
+    if problems:
+        listed = "\n".join(f"  - {p}" for p in problems)
+        raise ConfigurationError(
+            f"model {source.label}: no destination field takes these columns as they are. Nothing was sent.\n{listed}"
+        )
+
+
+def lock_creation(connection: sa.Connection) -> None:
+    """Until this transaction ends, nobody else creates shared state: two first runs would collide.
+
+    With DuckDB each sync has a file of its own, and that file one writer.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7305718231)")
+
+
 def _nearest_relation(room: Room, source: ModelSource) -> str:
     if source.table is None:
         return ""
@@ -134,9 +170,21 @@ def _nearest_relation(room: Room, source: ModelSource) -> str:
     return nearest(source.table, [n for n in names if n != source.table])
 
 
+#: DuckDB's words for what went wrong with a value, which it then quotes.
+_ABOUT_VALUES = ("Conversion Error", "Constraint Error", "Invalid Input Error", "Out of Range Error")
+
+
 def first_line(error: DBAPIError) -> str:
-    """The engine's own words, without the statement that SQLAlchemy adds (it may carry values)."""
-    return str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
+    """The engine's own words, without the statement that SQLAlchemy adds, and without the values that it quotes.
+
+    Names of tables and columns stay: they are what a reader has to mend.
+    """
+    text = str(error.orig).strip() if error.orig else ""
+    about_values = isinstance(error, DataError) or text.startswith(_ABOUT_VALUES)
+    # To the last quote: a value may hold quotes itself, and line breaks.
+    quoted = r"""(["'])(?:.*\1|.*)"""
+    text = re.sub(quoted if about_values else rf"(?<=: ){quoted}", "***", text, flags=re.DOTALL)
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def qualified(table: sa.TableClause) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
+from psycopg.types.string import TextLoader
 from sqlalchemy.exc import DBAPIError
 
 from seqsync_dagster.errors import WarehouseError
-from seqsync_dagster.warehouse.open import checked_model, qualified, reraise
+from seqsync_dagster.warehouse.open import checked_model, lock_creation, qualified, reraise
 from seqsync_dagster.warehouse.source import ModelSource
 
 _ARROW: dict[str, pa.DataType] = {
@@ -37,7 +38,10 @@ class PostgresWarehouse:
     def __init__(self, url: sa.URL, schema: str) -> None:
         self.schema = schema
         self.where = url.render_as_string(hide_password=True)
-        self.engine = sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        self.engine = sa.create_engine(
+            url, pool_pre_ping=True, hide_parameters=True, connect_args={"connect_timeout": 10}
+        )
+        sa.event.listen(self.engine, "connect", _leave_json_alone)
 
     @contextmanager
     def open(
@@ -52,8 +56,7 @@ class PostgresWarehouse:
             ) from None
         with connection:
             connection.exec_driver_sql("SET TIME ZONE 'UTC'")
-            # Two runs may create the schema at the same time; the lock makes the second one find it.
-            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7305718231)")
+            lock_creation(connection)
             connection.exec_driver_sql(f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"')
             connection.commit()
             yield PostgresRoom(connection, self.schema, sequence)
@@ -107,6 +110,12 @@ class PostgresRoom:
                 columns = [c.to_pylist() for c in batch.columns]
                 for row in zip(*columns, strict=True):
                     copy.write_row(row)
+
+
+def _leave_json_alone(connection: Any, _: object) -> None:
+    # JSON is sent as PostgreSQL prints it; the driver would make Python objects of it.
+    for name in ("json", "jsonb"):
+        connection.adapters.register_loader(name, TextLoader)
 
 
 def _description(result: sa.CursorResult[Any]) -> Any:

@@ -14,6 +14,10 @@ from seqsync_dagster.environment import Setting, read_setting
 from seqsync_dagster.errors import ConfigurationError
 from seqsync_dagster.sequence.strict import Strict
 
+#: Query parameter of the journal's URL that names its schema on PostgreSQL.
+SCHEMA_PARAMETER = "seqsync_schema"
+_SCHEMA = "seqsync"
+
 
 class StateSettings(Strict):
     """Where ledgers and the journal live. Losing them means matching every record again."""
@@ -23,9 +27,9 @@ class StateSettings(Strict):
         Field(
             alias="schema",
             pattern=r"^[a-z_][a-z0-9_]*$",
-            description="Schema for ledger, plan and change log, in the warehouse.",
+            description="Schema for ledger, plan and change log, in the warehouse; on PostgreSQL for the journal too.",
         ),
-    ] = "seqsync"
+    ] = _SCHEMA
     directory: Annotated[
         Setting | None,
         Field(
@@ -52,13 +56,16 @@ class WarehouseSettings(Strict):
     state: Annotated[StateSettings, Field(description="Where ledgers and the journal live.")] = StateSettings()
 
     def refuse_ephemeral(self) -> None:
-        """Raise `ConfigurationError` where state would die with a pod: Kubernetes, DuckDB, no `state.directory`."""
-        if (
-            os.environ.get("KUBERNETES_SERVICE_HOST")
-            and isinstance(self.url, str)
-            and self.url.startswith("duckdb")
-            and self.state.directory is None
-        ):
+        """Raise `ConfigurationError` where state would die with a pod: Kubernetes, DuckDB, no `state.directory`.
+
+        For the load: a URL that only a run's environment knows is looked at when it is resolved.
+        """
+        url = self.url
+        self._refuse_ephemeral(url if isinstance(url, str) else os.environ.get(url.env) or url.default or "")
+
+    def _refuse_ephemeral(self, url: str) -> None:
+        in_pod = os.environ.get("KUBERNETES_SERVICE_HOST")
+        if in_pod and url.startswith("duckdb") and self.state.directory is None:
             raise ConfigurationError(
                 "warehouse: in a pod the ledgers beside a DuckDB file are lost with the pod's disk. "
                 "Set state: {directory: ...} to a mounted volume."
@@ -66,7 +73,9 @@ class WarehouseSettings(Strict):
 
     def resolve(self, base: Path) -> tuple[URL, Path | None, str]:
         """Warehouse URL, state folder (DuckDB only) and journal URL; relative paths are taken from `base`."""
-        url = _url(read_setting(self.url, "warehouse: url"), "warehouse: url")
+        text = read_setting(self.url, "warehouse: url")
+        self._refuse_ephemeral(text)
+        url = _url(text, "warehouse: url")
         backend = url.get_backend_name()
         if backend not in ("duckdb", "postgresql"):
             raise ConfigurationError(
@@ -91,6 +100,9 @@ class WarehouseSettings(Strict):
             journal = URL.create("sqlite", database=str(directory / "journal.sqlite"))
         else:
             journal = url
+        if journal.get_backend_name() == "postgresql" and self.state.schema_ != _SCHEMA:
+            # Two states in one database must not share a journal: it knows syncs by name only.
+            journal = journal.update_query_dict({SCHEMA_PARAMETER: self.state.schema_})
         return url, directory, journal.render_as_string(hide_password=False)
 
 

@@ -112,10 +112,7 @@ def emptied(world: World) -> World:
     else:
         world.sql("DROP SCHEMA IF EXISTS seqsync CASCADE; DROP SCHEMA IF EXISTS crm CASCADE")
     world.sql(TABLES)
-    for obj in ("Contact", "Account"):
-        for record in world.org.records(obj):
-            if record["External_Id__c"]:
-                world.org.remove(obj, record["Id"])
+    world.org.reset()
     return world
 
 
@@ -142,12 +139,13 @@ def agree(world: World, model: Model, oracle: SequenceOracle, which: str) -> Non
     assert org_of(world.org.records, oracle) == oracle.org()
 
 
-#: More examples, each time others, for whoever hunts: SEQSYNC_EXAMPLES=500.
+#: More examples, each time others, for whoever hunts: SEQSYNC_EXAMPLES=500. Without it, the same few: an example
+#: is up to 7 runs of everything, and what it found once is a test of its own among the fates of rows.
 EXAMPLES = int(os.environ.get("SEQSYNC_EXAMPLES", "0"))
 
 
 @settings(
-    max_examples=EXAMPLES or 12,
+    max_examples=EXAMPLES or 6,
     deadline=None,
     database=None,
     derandomize=not EXAMPLES,

@@ -128,13 +128,6 @@ def sent(world: World, table: str, rows: list[tuple[Any, ...]], api: str) -> dic
     return {int(k.removeprefix(prefix)): r for k, r in records(world).items() if k and k.startswith(prefix)}
 
 
-def forget(world: World) -> None:
-    """Empty the org, which both engines' worlds share."""
-    for key, record in records(world).items():
-        if key:
-            world.org.remove("Account", record["Id"])
-
-
 def canonical(text: str | None) -> str | None:
     """Text as an org keeps it: LF line ends, nothing around it, nothing as null."""
     if text is None:
@@ -175,7 +168,7 @@ def expected(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 few = settings(
-    max_examples=EXAMPLES or 3,
+    max_examples=EXAMPLES or 2,
     deadline=None,
     database=None,
     derandomize=not EXAMPLES,
@@ -218,7 +211,6 @@ def test_what_an_org_writes_in_its_own_way(stage: World, api: str) -> None:
     assert got[5][1] == Decimal("9999999999999999.99")
 
 
-@pytest.mark.xfail(strict=True, reason="encoding.text_values cuts microseconds towards 1970, not towards the past")
 @pytest.mark.parametrize("api", list(APIS))
 def test_a_fraction_of_a_second_before_1970_is_cut_not_rounded(stage: World, api: str) -> None:
     moment = datetime(1969, 12, 31, 23, 59, 58, 999_999, tzinfo=UTC)
@@ -231,7 +223,7 @@ def test_the_text_that_means_null_to_bulk_is_refused_there_and_sent_otherwise(st
     got = sent(stage, "value_rows", [row], "collections")
     assert got[0]["Description"] == "#N/A"
     stage.settings["collections_up_to"] = 0
-    forget(stage)
+    stage.org.reset()
     stage.insert("crm.value_rows", [("refused", "n", *row), ("fine", "n", "x", *NOTHING, None)])
     report = stage.run("value")
     assert (report.counts.created, report.counts.rejected) == (1, 1)
@@ -261,7 +253,7 @@ def test_keys_of_any_shape_find_their_rows_again(stage: World, api: str) -> None
     ]
     stage.settings["collections_up_to"] = APIS[api]
     stage.sequence = crm({**SPEC, "name": f"keys_{api}", "table": "crm.value_rows"})
-    forget(stage)
+    stage.org.reset()
     stage.sql("DELETE FROM crm.value_rows")
     stage.insert("crm.value_rows", [(k, k, None, *NOTHING, None) for k in keys])
     report = stage.run(f"keys_{api}")

@@ -67,7 +67,7 @@ class BulkSender:
         try:
             found = yield from self._jobs.wait(job, sent, 0, sent)
             if found is not None and not _untouched(found):
-                yield from self._results(found, part, sent)
+                yield from self._results(found, part, sent, resumed=True)
         finally:
             part.close()
 
@@ -92,14 +92,14 @@ class BulkSender:
                 "Rows it had not come to stay due and go with the next run."
             )
 
-    def _results(self, found: Mapping[str, Any], part: Part, sent: int) -> Iterator[Event]:
+    def _results(self, found: Mapping[str, Any], part: Part, sent: int, *, resumed: bool = False) -> Iterator[Event]:
         job, operation, tally = str(found["id"]), self._request.operation, Tally()
         yield from bulk_results.successful(self._connection, job, part.index, operation, tally)
         if found.get("numberRecordsFailed") or found["state"] != "JobComplete":
             yield from bulk_results.failed(self._connection, job, part.index, operation, tally)
         if found["state"] != "JobComplete":
             bulk_results.unprocessed(self._connection, job, part.index, tally)
-        yield from self._unlock(tally, part)
+        yield from self._unlock(tally, part, resumed=resumed)
         left = sent - tally.successful - tally.failed
         ended_early = found["state"] != "JobComplete"
         if ended_early and left > 0:
@@ -115,7 +115,7 @@ class BulkSender:
                 "Rows with a result are settled, the others stay due."
             )
 
-    def _unlock(self, tally: Tally, part: Part) -> Iterator[Event]:
+    def _unlock(self, tally: Tally, part: Part, *, resumed: bool) -> Iterator[Event]:
         """Rows that met a lock go again, one call at a time; the job's token still covers them."""
         locked = pa.concat_arrays([pa.array([], pa.int64()), *tally.locked])
         if not len(locked):
@@ -123,7 +123,8 @@ class BulkSender:
         yield Progress(f"{len(locked):,} rows met a lock and are sent again, {ROWS_PER_CALL} at a time")
         sender = CollectionsSender(self._connection, self._settings, self._request)
         for chunk in rechunked(part.rows_of(locked), ROWS_PER_CALL):
-            yield from sender.send_rows(chunk)
+            # The run that left the job may have come as far as this, and created them.
+            yield from sender.send_rows(chunk, repeated=resumed)
 
     def _failure(self, found: Mapping[str, Any]) -> DestinationError:
         words = str(found.get("errorMessage") or "no reason given")

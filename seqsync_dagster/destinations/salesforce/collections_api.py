@@ -36,11 +36,12 @@ class CollectionsSender:
         self._request = request
         self._search_calls = _SEARCH_CALLS
         self._lost_in_a_row = 0
+        self._maybe_written: set[int] = set()
 
     def send(self, tables: Iterable[pa.Table]) -> Iterator[Event]:
         """Send all rows, announcing each call before it is made."""
         for chunk in rechunked(tables, ROWS_PER_CALL):
-            yield InFlight({"api": "collections"}, last_seq=chunk.column(SEQ)[-1].as_py())
+            yield InFlight({"api": "collections"}, last_seq=chunk.column(SEQ)[-1].as_py(), resumable=False)
             yield from self.send_rows(chunk)
             if self._lost_in_a_row > 1:
                 raise DestinationUnreachable(
@@ -48,8 +49,13 @@ class CollectionsSender:
                     "unknown; the rest was not sent and goes with the next run."
                 )
 
-    def send_rows(self, chunk: pa.Table) -> Iterator[Outcomes]:
-        """Send up to 200 rows in one call, and again those that only met a lock."""
+    def send_rows(self, chunk: pa.Table, *, repeated: bool = False) -> Iterator[Outcomes]:
+        """Send up to 200 rows in one call, and again those that only met a lock.
+
+        With `repeated`, somebody whose replies are not known may have sent them already.
+        """
+        if repeated:
+            self._maybe_written.update(chunk.column(SEQ).to_pylist())
         wait = self._settings.retry_wait_s
         for attempt in range(1, _ROW_TRIES + 1):
             rows = OutcomeRows()
@@ -144,14 +150,16 @@ class CollectionsSender:
             dest_id = result.get("id") or ids[position]
             if result.get("success"):
                 created = operation == "insert" or bool(result.get("created"))
-                # A first try whose reply was lost may have created what this one only updated.
-                unsure = repeated and operation == "upsert" and not created
+                # An earlier try whose reply was lost may have created what this one only updated.
+                unsure = (repeated or seq in self._maybe_written) and operation == "upsert" and not created
                 rows.acknowledge(seq, str(dest_id), None if unsure else created)
                 continue
             error = row_error(result.get("errors"))
             error_class = class_of(error, operation)
             if error_class == "retry_now" and not last:
                 again.append(position)
+                if repeated:
+                    self._maybe_written.add(seq)
             else:
                 rows.reject(seq, dest_id, error, error_class)
         return again

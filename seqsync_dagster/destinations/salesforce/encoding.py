@@ -57,8 +57,9 @@ def text_values(column: pa.ChunkedArray, field: str) -> pa.ChunkedArray:
     if pa.types.is_date(kind):
         return column.cast(pa.date32(), safe=False).cast(pa.string())
     if pa.types.is_timestamp(kind):
-        # Casting away a zone keeps the instant as UTC.
-        instants = column.cast(pa.timestamp("ms", tz=kind.tz), safe=False).cast(pa.timestamp("ms"))
+        # Casting away a zone keeps the instant as UTC. A cast to milliseconds alone would cut
+        # towards 1970, which moves what lies before it into the next second.
+        instants = pc.floor_temporal(column.cast(pa.timestamp(kind.unit)), unit="millisecond").cast(pa.timestamp("ms"))
         text = pc.replace_substring(instants.cast(pa.string()), " ", "T")
         return pc.binary_join_element_wise(text, "Z", "")
     if pa.types.is_time(kind):
