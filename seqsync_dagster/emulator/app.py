@@ -109,6 +109,7 @@ class Emulator:
             Route("/emulator/settings", self._handle(self.set_speed), methods=["POST"]),
             Route("/emulator/calls", self._handle(lambda *_: self.controls.report())),
             Route("/emulator/calls/reset", self._handle(self.reset_calls), methods=["POST"]),
+            Route("/emulator/reset", self._handle(self.reset), methods=["POST"]),
             Route("/emulator/expire_tokens", self._handle(self.expire_tokens), methods=["POST"]),
             Route("/emulator/records/{object}", self._handle(self.all_records)),
             Route("/emulator/records/{object}", self._handle(self.seed), methods=["POST"]),
@@ -434,6 +435,17 @@ class Emulator:
 
     def reset_calls(self, request: Request, body: bytes) -> Any:
         self.controls.reset()
+        return {}
+
+    def reset(self, request: Request, body: bytes) -> Any:
+        """The org as on its first day: no records, jobs, tokens or faults. Its id stays."""
+        # The numbers of jobs begin again, and the worker must not take a new job for an old one.
+        self.worker.stop()
+        self.store.clear()
+        self.cursors.clear()
+        self.controls.forget()
+        self.worker = Worker(self.store, self.controls)
+        self.worker.start()
         return {}
 
     def set_speed(self, request: Request, body: bytes) -> Any:

@@ -82,6 +82,14 @@ class Controls:
             self.calls.clear()
             self.row_bearing = 0
 
+    def forget(self) -> None:
+        """As at the first start."""
+        with self._lock:
+            self._faults.clear()
+            self.speed = BulkSpeed()
+            self.api_calls = self.row_bearing = 0
+            self.calls.clear()
+
     def report(self) -> dict[str, Any]:
         with self._lock:
             return {"calls": dict(self.calls), "total": self.calls.total(), "row_bearing": self.row_bearing}

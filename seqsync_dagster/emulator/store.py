@@ -85,6 +85,16 @@ class Store:
                 db.execute("INSERT INTO settings VALUES ('org_id', ?)", (self.org_id,))
                 self._seed(db)
 
+    def clear(self) -> None:
+        """Everything goes but the organization's id."""
+        with self.write() as db:
+            for table in ("tokens", "jobs", "job_results", *OBJECTS):
+                db.execute(f'DELETE FROM "{table}"')
+            db.execute("DELETE FROM settings WHERE name != 'org_id'")
+            self._seed(db)
+        for upload in self.uploads.iterdir():
+            upload.unlink(missing_ok=True)
+
     def _seed(self, db: sqlite3.Connection) -> None:
         stamp = now()
         db.execute(

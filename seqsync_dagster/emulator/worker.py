@@ -224,6 +224,13 @@ class Worker(threading.Thread):
         self.join(timeout=10)
 
     def run(self) -> None:
+        try:
+            self._work()
+        finally:
+            for run in self._runs.values():
+                run.close()
+
+    def _work(self) -> None:
         while not self._ending:
             self._news.clear()
             jobs = jobs_in(self._store, "UploadComplete", "InProgress")

@@ -18,6 +18,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from seqsync_dagster.errors import ConfigurationError, JournalUnavailable, StateError
 from seqsync_dagster.journal import tables
+from seqsync_dagster.warehouse.settings import SCHEMA_PARAMETER
 
 BUSY_TIMEOUT_S = 30
 """How long a transaction waits for another one before it gives up."""
@@ -61,9 +62,13 @@ class Database:
 
     def __init__(self, url: str) -> None:
         parsed = _checked(url)
+        schema = parsed.query.get(SCHEMA_PARAMETER, tables.SCHEMA)
+        parsed = parsed.difference_update_query([SCHEMA_PARAMETER])
         self.name = parsed.render_as_string(hide_password=True)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self.schema = None if self.is_sqlite else str(schema)
         engine = _sqlite_engine(parsed) if self.is_sqlite else _postgresql_engine(parsed)
+        engine = engine.execution_options(schema_translate_map={tables.SCHEMA: self.schema})
         self._readers = engine
         self._writers = engine.execution_options(journal_writes=True)
         try:
@@ -105,7 +110,7 @@ class Database:
             if isinstance(error, sa.exc.ProgrammingError) and not refused:
                 raise
             if refused:
-                advice = f"Its user must own schema {tables.SCHEMA}, or be allowed to create it."
+                advice = f"Its user must own schema {self.schema}, or be allowed to create it."
             elif self.is_sqlite:
                 advice = (
                     "Check that the file is on a local disk, writable and not full, "
@@ -126,11 +131,11 @@ class Database:
             if self._version(connection) == tables.SCHEMA_VERSION:
                 return
         with self.write() as connection:
-            if not self.is_sqlite:
+            if self.schema is not None:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SETUP_LOCK)))
                 # IF NOT EXISTS asks for the right to create schemas even when there is one.
-                if not sa.inspect(connection).has_schema(tables.SCHEMA):
-                    connection.execute(sa.schema.CreateSchema(tables.SCHEMA))
+                if not sa.inspect(connection).has_schema(self.schema):
+                    connection.execute(sa.schema.CreateSchema(self.schema))
             self._migrate(connection)
 
     def _migrate(self, connection: sa.Connection) -> None:
@@ -150,8 +155,7 @@ class Database:
             connection.execute(_version_row(version))
 
     def _version(self, connection: sa.Connection) -> int | None:
-        schema = None if self.is_sqlite else tables.SCHEMA
-        if not sa.inspect(connection).has_table(tables.schema_version.name, schema=schema):
+        if not sa.inspect(connection).has_table(tables.schema_version.name, schema=self.schema):
             return None
         version: int | None = connection.scalar(sa.select(sa.func.max(tables.schema_version.c.version)))
         return version
@@ -199,7 +203,6 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
         url,
         hide_parameters=True,
         connect_args={"timeout": BUSY_TIMEOUT_S},
-        execution_options={"schema_translate_map": {tables.SCHEMA: None}},
     )
 
     @sa.event.listens_for(engine, "connect")

@@ -64,6 +64,7 @@ class OpenRun:
 class Journal:
     """The journal at `url`: ``sqlite:///path/to/file`` or ``postgresql+psycopg://...``.
 
+    On PostgreSQL, ``?seqsync_schema=NAME`` says in which schema it lives; default ``seqsync``.
     The file's folder, the schema and the tables are created when missing. A lease is renewed
     every `beat_s` and may be taken over `ttl_s` after its last renewal.
 

@@ -6,8 +6,9 @@
     journal_send      what an open run sent or is about to send, and how to find it again
     journal_outcome   the destination's word on rows of open runs, until settled
 
-On PostgreSQL they live in schema ``seqsync``, on SQLite in the file. Times are seconds since
-1970 in UTC by the database's clock: ``to_timestamp(x)`` and ``datetime(x, 'unixepoch')`` show them.
+On PostgreSQL they live in the warehouse's state schema (default ``seqsync``), on SQLite in the
+file. Times are seconds since 1970 in UTC by the database's clock: ``to_timestamp(x)`` and
+``datetime(x, 'unixepoch')`` show them.
 
 There are no foreign keys on purpose: half a million outcomes would each pay for the check, and
 every write already proves in its own transaction that its run is open.
@@ -21,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 SCHEMA = "seqsync"
-"""PostgreSQL schema of the tables; translated to none on SQLite."""
+"""PostgreSQL schema of the tables unless the journal's URL names another one; translated to none on SQLite."""
 
 SCHEMA_VERSION = 1
 """Version that this code reads and writes. Raise it together with an entry in `MIGRATIONS`."""

@@ -60,11 +60,11 @@ CREATE, UPDATE, DELETE = "create", "update", "delete"
 
 
 def _named(prefix: str, name: str) -> str:
-    """`prefix` and `name` as one name that PostgreSQL does not cut: it would take two for the same."""
+    """`prefix` and `name` as one name, short enough that PostgreSQL (63 bytes) and SQLAlchemy (57) do not cut it."""
     full = f"{prefix}_{name}"
-    if len(full.encode()) <= 63:
+    if len(full.encode()) <= 57:
         return full
-    return f"{full.encode()[:54].decode(errors='ignore')}_{hashlib.sha1(full.encode()).hexdigest()[:8]}"
+    return f"{full.encode()[:48].decode(errors='ignore')}_{hashlib.sha1(full.encode()).hexdigest()[:8]}"
 
 
 def key_column(column: str) -> str:

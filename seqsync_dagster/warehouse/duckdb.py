@@ -25,6 +25,11 @@ from seqsync_dagster.warehouse.source import ModelSource
 
 _CATALOG = "warehouse"
 
+# DuckDB takes 80% of the machine unless told otherwise. Beyond these limits it spills beside the ledger, so that
+# memory does not grow with rows; planning gets more, because spilling costs it most.
+PLANNING_MEMORY = "512MB"
+SENDING_MEMORY = "256MB"
+
 #: Seconds to wait for a file that another process holds.
 LOCK_WAIT_S = 20.0
 T = TypeVar("T")
@@ -57,6 +62,7 @@ class DuckDBWarehouse:
         connection = self._patiently(engine.connect, self.ledger_file(sequence, sync))
         try:
             connection.exec_driver_sql("SET preserve_insertion_order = false")
+            connection.exec_driver_sql(f"SET memory_limit = '{PLANNING_MEMORY if model else SENDING_MEMORY}'")
             connection.exec_driver_sql("SET TimeZone = 'UTC'")
             connection.exec_driver_sql(f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"')
             connection.commit()
@@ -127,8 +133,8 @@ class DuckDBRoom:
     def model(self, source: ModelSource, columns: Sequence[str]) -> sa.FromClause:
         """See `Room.model`."""
         if source.query is not None:
-            # Names in a query mean the warehouse; state tables are looked for first, by their schema.
-            self.connection.exec_driver_sql(f"SET search_path = '{self.catalog}.main,{_CATALOG}.main'")
+            # Names in a query mean the warehouse; only the state schema still means the sync's own file.
+            self.connection.exec_driver_sql(f"SET search_path = '{_CATALOG}.main,{self.catalog}.{self.schema}'")
         return checked_model(self, source, columns, _CATALOG)
 
     def column_types(self, select: sa.Select[Any]) -> dict[str, str]:
@@ -143,8 +149,8 @@ class DuckDBRoom:
     def release_model(self) -> None:
         """See `Room.release_model`."""
         if self.model_attached:
-            self.connection.commit()
             self.connection.exec_driver_sql(f'USE "{self.catalog}"')
+            self.connection.commit()
             self.connection.exec_driver_sql(f'DETACH "{_CATALOG}"')
             self.connection.commit()
             self.model_attached = False

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import dagster as dg
@@ -44,8 +45,19 @@ def clone(module_emulator: EmulatorProcess) -> Iterator[Location]:  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def defs(clone: Location) -> dg.Definitions:
-    return clone.load()
+def defs(clone: Location, common_folder: Path) -> dg.Definitions:
+    # dbt needs many seconds to parse, and each worker may have to. The manifest keeps its time, so it counts as new.
+    known, target = common_folder / "demo_target", clone.root / "dbt_project" / "target"
+    if known.exists():
+        shutil.copytree(known, target)
+        return clone.load()
+    made = clone.load()
+    part = known.with_suffix(f".{os.getpid()}")
+    shutil.copytree(target, part)
+    # Another worker may have been faster.
+    with suppress(OSError):
+        part.rename(known)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +157,7 @@ def test_unknown_model(clone: Location, defs: dg.Definitions, old: str, new: str
     assert f"crm/defs.yaml:{line}: {message}" in found
 
 
-def test_the_whole_job(
+def test_the_whole_job_and_then_the_syncs_alone(
     clone: Location,
     defs: dg.Definitions,
     stored: dg.DagsterInstance,
@@ -163,12 +175,7 @@ def test_the_whole_job(
     assert len(module_emulator.records("Workspace__c")) > 1000
     assert (clone.root / "dbt_project" / "warehouse.duckdb").exists()
 
-
-def test_again_without_models_writes_nothing(
-    defs: dg.Definitions,
-    stored: dg.DagsterInstance,
-    module_emulator: EmulatorProcess,  # noqa: F811
-) -> None:
+    # Again without the models, which writes nothing.
     module_emulator.reset_calls()
     again = run(defs, stored, select=[dg.AssetKey(["crm", name]) for name in (*SYNCS, "finish")])
     assert again.success

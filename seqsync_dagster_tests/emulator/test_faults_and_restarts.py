@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import pytest
 import requests
@@ -60,14 +61,36 @@ def test_a_stopped_emulator_ends_well_and_keeps_everything(emulator: EmulatorPro
     assert [r["Name"] for r in emulator.records("Account")] == ["A1"]
 
 
-def test_organization_id_can_be_given_once(emulator: EmulatorProcess) -> None:
-    emulator.stop()
-    forced = EmulatorProcess(emulator.store.with_name("forced.sqlite"), "--org-id", "00D5g000000QzXv")
+def test_organization_id_can_be_given_once(tmp_path: Path) -> None:
+    forced = EmulatorProcess(tmp_path / "forced.sqlite", "--org-id", "00D5g000000QzXv")
     assert forced.login().query("SELECT Id FROM Organization")[0]["Id"][:15] == "00D5g000000QzXv"
     forced.stop()
     with pytest.raises(RuntimeError):
         EmulatorProcess(forced.store, "--org-id", "00D5g000000AAAA")
-    emulator.start()
+
+
+def test_a_reset_leaves_an_org_as_new(emulator: EmulatorProcess) -> None:
+    api = emulator.login()
+    org = api.query("SELECT Id FROM Organization")
+    send(api, "A1")
+    api.run_job("Name\nx\n", "insert", "Account")
+    emulator.settings(bulk_delay_s=3600)
+    unfinished = api.start_job("Name\nlong ago\n", "insert", "Account")
+    emulator.fault("503")
+    emulator.reset()
+    assert api.get("limits").status_code == 401
+    assert emulator.calls()["row_bearing"] == 0
+    api = emulator.login()
+    assert api.query("SELECT Id FROM Organization") == org
+    assert emulator.records("Account") == []
+    assert len(api.query("SELECT Id FROM User")) == 6
+    assert api.get("jobs/ingest").json()["records"] == []
+    # A job with the number of one that was at work does its own work.
+    assert api.run_job("Name\nx\n", "insert", "Account")["numberRecordsProcessed"] == 1
+    again = api.start_job("Name\nnow\n", "insert", "Account")
+    assert again == unfinished
+    assert api.wait_for(again)["state"] == "JobComplete"
+    assert [r["Name"] for r in emulator.records("Account")] == ["x", "now"]
 
 
 @pytest.mark.parametrize("kill", [False, True])

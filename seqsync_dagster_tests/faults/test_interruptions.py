@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Iterator
@@ -37,8 +38,16 @@ def to_the_end(company: Company) -> None:
     company.judge()
 
 
-@pytest.mark.parametrize("api", ["collections", "bulk"])
-@pytest.mark.parametrize("kind", ["reset_after", "reset_before", "503"])
+@pytest.mark.parametrize(
+    ("company", "api", "kind"),
+    [
+        *itertools.product(["duckdb", "postgresql"], ["collections", "bulk"], ["reset_after"]),
+        # Nothing was written, so it is between the connection and the org: no engine sees a difference.
+        *itertools.product(["duckdb"], ["collections"], ["reset_before", "503"]),
+        *itertools.product(["postgresql"], ["bulk"], ["reset_before", "503"]),
+    ],
+    indirect=["company"],
+)
 def test_lost_replies_and_refused_calls_in_the_middle_are_overcome(company: Company, api: str, kind: str) -> None:
     company.world.settings["collections_up_to"] = 0 if api == "bulk" else 2000
     paths = ["/jobs/ingest", "/batches", "successfulResults"] if api == "bulk" else ["Account", "Workspace__c", ""]
@@ -88,10 +97,10 @@ def test_two_runs_started_together_send_each_row_once(company: Company) -> None:
     assert {c["operation"] for c in company.world.state("accounts", "changelog")} == {"created", "rejected"}
 
 
+# A sleeping process keeps its DuckDB file, so there nobody can take over.
+@pytest.mark.parametrize("company", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("at_name", ["after PATCH", "after commit postgresql UPDATE seqsync.journal_run"])
 def test_a_run_that_slept_and_was_taken_over_writes_nothing_when_it_wakes(company: Company, at_name: str) -> None:
-    if company.world.on_duckdb:
-        pytest.skip("a sleeping process keeps its DuckDB file, so nobody can take over")
     sleeper = company.job(nth=1, at_name=at_name, stop=True, beat_s=0.2, ttl_s=1.0)
     pid = company.victims.start(sleeper)
     until(lambda: stopped(pid))
@@ -109,9 +118,8 @@ def test_a_run_that_slept_and_was_taken_over_writes_nothing_when_it_wakes(compan
     company.judge()
 
 
+@pytest.mark.parametrize("company", ["duckdb"], indirect=True)
 def test_a_sleeping_run_keeps_its_duckdb_file_and_the_next_one_says_so(company: Company) -> None:
-    if not company.world.on_duckdb:
-        return
     sleeper = company.job(nth=1, at_name="after PATCH", stop=True, beat_s=0.2, ttl_s=0.5)
     pid = company.victims.start(sleeper)
     until(lambda: stopped(pid))

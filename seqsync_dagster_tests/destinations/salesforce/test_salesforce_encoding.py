@@ -82,6 +82,21 @@ def test_dates_and_times_are_iso_in_utc() -> None:
     assert text_of(pa.array([dt.time(9, 5, 1)], pa.time64("us"))) == ["09:05:01.000Z"]
 
 
+@pytest.mark.parametrize("zone", [None, "UTC", "Europe/Paris"])
+@pytest.mark.parametrize("unit", ["us", "ns"])
+def test_fractions_finer_than_milliseconds_are_cut_towards_the_past(unit: str, zone: str | None) -> None:
+    moments = [
+        dt.datetime(1969, 12, 31, 23, 59, 58, 999_999, dt.UTC),
+        dt.datetime(1700, 1, 1, 0, 0, 0, 1, dt.UTC),
+        dt.datetime(2024, 10, 27, 0, 30, 0, 999_999, dt.UTC),
+        None,
+    ]
+    column = pa.array(moments, pa.timestamp("us", tz="UTC")).cast(pa.timestamp(unit, tz=zone))
+    texts = ["1969-12-31T23:59:58.999Z", "1700-01-01T00:00:00.000Z", "2024-10-27T00:30:00.999Z", None]
+    assert text_of(column) == texts
+    assert json_values(pa.chunked_array([column]), "When__c") == texts
+
+
 def test_numbers_and_booleans() -> None:
     assert text_of(pa.array([2**63 - 1, None, -1])) == ["9223372036854775807", None, "-1"]
     assert text_of(pa.array([True, False, None])) == ["true", "false", None]

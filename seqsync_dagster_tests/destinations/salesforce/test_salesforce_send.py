@@ -191,7 +191,7 @@ def test_trouble_that_stays_is_unreachable(api: SalesforceDestination, emulator:
 
 def test_spent_limits_are_not_waited_for(api: SalesforceDestination, emulator: EmulatorProcess) -> None:
     emulator.stop()
-    emulator._options = ("--api-limit", "3")
+    emulator.options = ("--api-limit", "3")
     emulator.start()
     with pytest.raises(DestinationUnreachable, match=r"REQUEST_LIMIT_EXCEEDED.*last 24 hours are spent"):
         for _ in range(9):
