@@ -193,19 +193,24 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         # A record whose key is in the model again, however wrongly, is not removed.
         sa.and_(duplicate, sa.or_(own.c.match_key.is_(None), own.c.state == t.REMOVAL_DUE)),
     )
-    first = sa.func.row_number().over(partition_by=p.c.match_key, order_by=p.c.status)
-    rows = (
+    selected = (
         sa.select(
             *[c.label(n) for n, c in columns.items()],
             sa.or_(removed, forgotten).label("forget"),
             own.c.dest_id.label("previous_dest_id"),
-            first.label("nth"),
         )
         .select_from(p.outerjoin(o, o.c.seq == p.c.seq).outerjoin(own, own.c.match_key == p.c.match_key))
         .where(touched, p.c.match_key.is_not(None))
-        .subquery("r")
     )
-    temporary(connection, _NEW, sa.select(*[c for c in rows.c if c.name != "nth"]).where(rows.c.nth == 1))
+    # Only rows that share a key stand more than once: numbering all rows would hold all of them in memory.
+    temporary(connection, _NEW, selected.where(sa.not_(duplicate)))
+    nth = sa.func.row_number().over(partition_by=p.c.match_key, order_by=p.c.fingerprint).label("nth")
+    shared = selected.add_columns(nth).where(duplicate).subquery("shared")
+    names = [c.name for c in shared.c if c.name != "nth"]
+    new = sa.table(_NEW, *[sa.column(n) for n in names])
+    connection.execute(
+        sa.insert(new).from_select(names, sa.select(*[shared.c[n] for n in names]).where(shared.c.nth == 1))
+    )
 
 
 def _note_own_parents(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:

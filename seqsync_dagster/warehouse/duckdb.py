@@ -25,11 +25,6 @@ from seqsync_dagster.warehouse.source import ModelSource
 
 _CATALOG = "warehouse"
 
-# DuckDB takes 80% of the machine unless told otherwise. Beyond these limits it spills beside the ledger, so that
-# memory does not grow with rows; planning gets more, because spilling costs it most.
-PLANNING_MEMORY = "512MB"
-SENDING_MEMORY = "256MB"
-
 #: Seconds to wait for a file that another process holds.
 LOCK_WAIT_S = 20.0
 T = TypeVar("T")
@@ -40,8 +35,8 @@ class DuckDBWarehouse:
 
     backend = "duckdb"
 
-    def __init__(self, file: Path, directory: Path, schema: str) -> None:
-        self.file, self.directory, self.schema = file, directory, schema
+    def __init__(self, file: Path, directory: Path, schema: str, memory_mb: int) -> None:
+        self.file, self.directory, self.schema, self.memory_mb = file, directory, schema, memory_mb
 
     def ledger_file(self, sequence: str, sync: str) -> Path:
         """Where the ledger of a sync stands."""
@@ -62,7 +57,9 @@ class DuckDBWarehouse:
         connection = self._patiently(engine.connect, self.ledger_file(sequence, sync))
         try:
             connection.exec_driver_sql("SET preserve_insertion_order = false")
-            connection.exec_driver_sql(f"SET memory_limit = '{PLANNING_MEMORY if model else SENDING_MEMORY}'")
+            # DuckDB takes 80% of the machine unless told otherwise. Beyond its limit it spills beside the ledger, so
+            # that memory does not grow with rows.
+            connection.exec_driver_sql(f"SET memory_limit = '{self.memory_mb}MB'")
             connection.exec_driver_sql("SET TimeZone = 'UTC'")
             connection.exec_driver_sql(f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"')
             connection.commit()

@@ -86,7 +86,9 @@ def open_warehouse(settings: WarehouseSettings, base: Path) -> tuple[Warehouse, 
     if directory is not None:
         from seqsync_dagster.warehouse.duckdb import DuckDBWarehouse
 
-        return DuckDBWarehouse(Path(url.database or ""), directory, settings.state.schema_), journal
+        return DuckDBWarehouse(
+            Path(url.database or ""), directory, settings.state.schema_, settings.state.memory_mb
+        ), journal
     try:
         from seqsync_dagster.warehouse.postgres import PostgresWarehouse
     except ImportError as error:

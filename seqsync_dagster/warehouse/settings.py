@@ -37,6 +37,12 @@ class StateSettings(Strict):
             "Default: `seqsync_state` beside the warehouse file."
         ),
     ] = None
+    memory_mb: Annotated[
+        int,
+        Field(
+            ge=128, description="With DuckDB: megabytes that planning and settling may take before they spill to disk."
+        ),
+    ] = 512
     journal: Annotated[
         Setting | None,
         Field(
