@@ -112,9 +112,15 @@ def unknown_name(what: str, name: str, known: Collection[str], plural: str) -> s
 def mistake_behind(error: BaseException) -> ConfigurationError | None:
     """The mistake in a file that made Dagster raise `error`, if that is what it was."""
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ConfigurationError):
-        cause = cause.__cause__
-    return cause
+    while cause is not None:
+        if isinstance(cause, ConfigurationError):
+            return cause
+        if isinstance(cause, yaml.MarkedYAMLError) and cause.problem_mark is not None:
+            mark = cause.problem_mark
+            excerpt = f"\n{mark.get_snippet()}" if mark.buffer else ""
+            return ConfigurationError(f"{mark.name}:{mark.line + 1}: this is not YAML: {cause.problem}.{excerpt}")
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _worded(error: ErrorDetails, location: Location, known: Collection[str]) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 from seqsync_dagster.components.yaml_source import mistake_behind
 from seqsync_dagster.errors import ConfigurationError
@@ -201,3 +203,15 @@ def test_what_the_command_line_prints() -> None:
     assert done.returncode == 1
     assert f"{package.name}/defs/crm/defs.yaml:{line_of(text)}: sync 'contacts': AccountId points to" in done.stdout
     assert "Did you mean 'accounts'?" in done.stdout
+
+
+def test_a_file_that_is_no_yaml_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "defs.yaml"
+    file.write_text("type: x\nattributes:\n  key: a: b\n")
+    with pytest.raises(yaml.YAMLError) as broken, file.open() as stream:
+        yaml.safe_load(stream)
+    wrapped = RuntimeError("while loading")
+    wrapped.__cause__ = broken.value
+    mistake = mistake_behind(wrapped)
+    assert mistake is not None
+    assert str(mistake).startswith(f"{file}:3: this is not YAML: mapping values are not allowed here.")
