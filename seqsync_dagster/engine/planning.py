@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from seqsync_dagster.engine.comparing import Against, Comparison, compare
 from seqsync_dagster.engine.guard import PlannedChange
 from seqsync_dagster.engine.preflight import match_field
 from seqsync_dagster.engine.report import Counts
@@ -20,17 +21,18 @@ from seqsync_dagster.engine.site import Work, checked_account
 from seqsync_dagster.errors import LedgerLost, StateError
 from seqsync_dagster.ledger import registry
 from seqsync_dagster.ledger import tables as t
-from seqsync_dagster.ledger.delta import (
-    add_exact_twins,
-    delta_table,
-    ledger_rows_in_delta,
-    lookup_values,
-    model_rows_in_delta,
-    temporary,
-    write_delta,
+from seqsync_dagster.ledger.delta import delta_table, lookup_values, temporary
+from seqsync_dagster.ledger.fingerprint import OUT_OF_STEP, Model, mapping_digest, policy_digest
+from seqsync_dagster.ledger.plan import (
+    FOUND,
+    OWN_RECORD,
+    PlanRequest,
+    found_table,
+    plan_counts,
+    plan_id,
+    prepare_plan,
+    write_plan,
 )
-from seqsync_dagster.ledger.fingerprint import OUT_OF_STEP, Checksum, Model, checksum, mapping_digest, policy_digest
-from seqsync_dagster.ledger.plan import FOUND, OWN_RECORD, PlanRequest, found_table, plan_counts, plan_id, write_plan
 from seqsync_dagster.ledger.references import make_stale_due
 from seqsync_dagster.ledger.registry import Registered
 from seqsync_dagster.ledger.tables import Shape, StateTables
@@ -126,53 +128,50 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
         connection.commit()
     reason = _resync_reason(work, room, tables, known, digest)
     full = reason is not None
-    now_rows: Checksum | None = None
-    if not options.partial:
-        rows, total = connection.execute(checksum(model, sync)).one()
-        now_rows = Checksum(rows, total)
-        same = known is not None and not full and not stale and known.stands_for(now_rows, digest, policy_digest(sync))
-        if known is not None and same and not _anything_waits(connection, tables, known, arrivals):
-            room.release_model()
-            return _unchanged(known, now_rows)
+    first = known is None or known.mapping_digest is None or not _fingerprints(connection, tables)
+    if full or first:
+        # The differences are the whole model, and there is nothing to join them to.
+        room.spare()
     cases = {sync.name: case_sensitive, **{p: r.case_sensitive for p, r in parents.items() if r}}
-    write_delta(connection, model, sync, tables, case_sensitive=cases, full=full, only_keys=options.only_keys)
-    if not full and now_rows is not None and _rows_share_a_fingerprint(connection, tables, sync, now_rows):
-        add_exact_twins(connection, model, sync, cases)
+    against = Against(tables, known, digest, cases, arrivals, full, stale > 0)
+    compared = compare(work, room, source, model, against)
+    if compared.unchanged:
+        room.release_model()
+        assert known is not None and compared.rows is not None
+        return _unchanged(known, compared.rows)
     room.release_model()
     _find_records(work, room, tables, known)
+    request = PlanRequest(
+        sync=sync,
+        tables=tables,
+        parent_ledgers=ledgers,
+        whole=not options.only_keys,
+        full=full,
+        named=bool(options.only_keys),
+        resync=options.full_resync,
+        now=datetime.now(UTC),
+        limit=options.limit,
+    )
+    prepared = prepare_plan(room, request)
+    connection.commit()
     work.site.journal.begin(work.lease, work.run_id)
     registry.claim(connection, tables, *names, work.epoch)
-    write_plan(
-        connection,
-        PlanRequest(
-            sync=sync,
-            tables=tables,
-            parent_ledgers=ledgers,
-            whole=not options.only_keys,
-            full=full,
-            named=bool(options.only_keys),
-            resync=options.full_resync,
-            now=datetime.now(UTC),
-            limit=options.limit,
-        ),
-    )
+    write_plan(room, request, prepared)
     # What fingerprints mean stands beside the first of them, so that a kill cannot part the two.
     meaning = {"mapping_digest": digest, "hash_name": room.hash_name}
-    first = known is None or known.mapping_digest is None or not _fingerprints(connection, tables)
     spec = sync.model_dump_json(by_alias=True)
     registry.update(connection, tables, *names, plan_run_id=work.run_id, plan_spec=spec, **(meaning if first else {}))
-    differing = model_rows_in_delta(connection, Shape.of(sync))
-    counts, change = _count(connection, tables, work, now_rows, differing)
+    counts, change = _count(connection, tables, work, compared)
     name = plan_id(connection, tables, digest)
     connection.commit()
     work.site.journal.planned(work.lease, work.run_id, name)
     settled: dict[str, Any] = dict(OUT_OF_STEP)
-    if now_rows is not None:
-        settled = {
+    if not options.partial:
+        settled |= {
             **meaning,
             "policy_digest": policy_digest(sync),
             "parent_arrivals": json.dumps(arrivals),
-            **now_rows.as_columns(),
+            **(compared.checksum.as_columns() if compared.checksum is not None else {}),
         }
     return Planned(name, counts, change, reason, known, settled, nothing_to_do=False, epoch=work.epoch)
 
@@ -192,12 +191,6 @@ def _fingerprints(connection: sa.Connection, tables: StateTables) -> int:
     return connection.execute(sa.select(sa.func.count(ledger.c.fingerprint)).select_from(ledger)).scalar_one()
 
 
-def _rows_share_a_fingerprint(connection: sa.Connection, tables: StateTables, sync: SyncSpec, model: Checksum) -> bool:
-    shape = Shape.of(sync)
-    matching = model.rows - model_rows_in_delta(connection, shape)
-    return matching > _fingerprints(connection, tables) - ledger_rows_in_delta(connection, shape)
-
-
 def _resync_reason(work: Work, room: Room, tables: StateTables, known: Registered | None, digest: str) -> str | None:
     if work.options.full_resync:
         return "the run asked for a full resync"
@@ -212,32 +205,17 @@ def _resync_reason(work: Work, room: Room, tables: StateTables, known: Registere
     return None
 
 
-def _anything_waits(
-    connection: sa.Connection, tables: StateTables, known: Registered, arrivals: Mapping[str, int]
-) -> bool:
-    ledger = tables.ledger
-    due = [
-        sa.and_(ledger.c.state == t.REJECTED, ledger.c.retry_at <= datetime.now(UTC)),
-        ledger.c.state == t.UNRESOLVED,
-        # Whether somebody created the looked-up record meanwhile, only the destination knows.
-        sa.and_(ledger.c.state == t.HELD, ledger.c.code == "LOOKUP_MISSING"),
-    ]
-    if dict(known.parent_arrivals) != dict(arrivals):
-        due.append(ledger.c.state == t.HELD)
-    return connection.execute(sa.select(sa.func.count()).select_from(ledger).where(sa.or_(*due))).scalar_one() > 0
-
-
-def _unchanged(known: Registered, rows: Checksum) -> Planned:
+def _unchanged(known: Registered, rows: int) -> Planned:
     last = known.last_counts
     counts = Counts(
-        model=rows.rows,
+        model=rows,
         waiting=last.get("waiting", 0) + last.get("rejected", 0),
         held_pending=last.get("held_pending", 0),
         held_missing=last.get("held_missing", 0),
         invalid_null=last.get("invalid_null", 0),
         invalid_duplicate=last.get("invalid_duplicate", 0),
     )
-    counts = replace(counts, unchanged=rows.rows - counts.waiting - counts.held - counts.invalid)
+    counts = replace(counts, unchanged=rows - counts.waiting - counts.held - counts.invalid)
     return Planned("-", counts, PlannedChange(0, 0, 0), None, known, {}, nothing_to_do=True)
 
 
@@ -316,7 +294,7 @@ def _distinct_records(found: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _count(
-    connection: sa.Connection, tables: StateTables, work: Work, model: Checksum | None, differing: int
+    connection: sa.Connection, tables: StateTables, work: Work, compared: Comparison
 ) -> tuple[Counts, PlannedChange]:
     by = plan_counts(connection, tables)
 
@@ -324,11 +302,12 @@ def _count(
         return sum(n for (s, o), n in by.items() if s == status and (operation is None or o == operation))
 
     ledger = tables.ledger
-    # Not by fingerprints: rows that lost theirs to a new parent have records all the same.
-    acknowledged = connection.execute(
-        sa.select(sa.func.count())
-        .select_from(ledger)
-        .where(ledger.c.dest_id.is_not(None), ledger.c.state.not_in([t.LEFT, t.REMOVAL_DUE]))
+    # Rows that lost their fingerprint to a new parent have records all the same. Two statements: an engine that keeps
+    # columns apart need not read ids and states of the many that have one.
+    records = sa.and_(ledger.c.dest_id.is_not(None), ledger.c.state.not_in([t.LEFT, t.REMOVAL_DUE]))
+    acknowledged = _fingerprints(connection, tables)
+    acknowledged += connection.execute(
+        sa.select(sa.func.count()).select_from(ledger).where(ledger.c.fingerprint.is_(None), records)
     ).scalar_one()
     again = connection.execute(
         sa.select(sa.func.count())
@@ -340,11 +319,13 @@ def _count(
         )
     ).scalar_one()
     duplicates, twins = of(t.INVALID_DUPLICATE), 0
-    if model is not None and duplicates:
+    if compared.rows is not None and duplicates:
         twins = _unchanged_twins(connection, tables)
-    unchanged = (model.rows - differing - twins) if model is not None else of(t.UNCHANGED)
+    unchanged = of(t.UNCHANGED)
+    if compared.rows is not None:
+        unchanged = compared.rows - compared.differing - twins
     counts = Counts(
-        model=model.rows if model is not None else differing,
+        model=compared.differing if compared.rows is None else compared.rows,
         planned=of(t.SEND),
         unchanged=unchanged,
         rejected=of(t.REFUSED),

@@ -7,11 +7,12 @@ looks like; only the differences carry their values and are joined by key later.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from seqsync_dagster.ledger.fingerprint import Model, canonical, fingerprint, key_text, trimmed
+from seqsync_dagster.ledger.fingerprint import Model, canonical, fingerprint, key_text, total, trimmed
 from seqsync_dagster.ledger.tables import (
     Shape,
     StateTables,
@@ -147,16 +148,31 @@ def _payload(
     )
 
 
-def model_rows_in_delta(connection: sa.Connection, shape: Shape) -> int:
-    """How many model rows the ledger does not hold as they are."""
-    d = delta_table(shape)
-    return connection.execute(sa.select(sa.func.count(d.c.fingerprint)).select_from(d)).scalar_one()
+@dataclass(frozen=True)
+class Differences:
+    """What DELTA holds, as numbers."""
+
+    model_rows: int
+    """Model rows that the ledger does not hold as they are."""
+    ledger_rows: int
+    """Fingerprints of the ledger that no model row has."""
+    model_total: int
+    ledger_total: int
+    """Sums of the fingerprints of both."""
 
 
-def ledger_rows_in_delta(connection: sa.Connection, shape: Shape) -> int:
-    """How many of the ledger's fingerprints no model row has."""
+def differences(connection: sa.Connection, shape: Shape) -> Differences:
+    """Count and sum DELTA."""
     d = delta_table(shape)
-    return connection.execute(sa.select(sa.func.count(d.c.old_fingerprint)).select_from(d)).scalar_one()
+    row = connection.execute(
+        sa.select(
+            sa.func.count(d.c.fingerprint),
+            sa.func.count(d.c.old_fingerprint),
+            total(d.c.fingerprint),
+            total(d.c.old_fingerprint),
+        ).select_from(d)
+    ).one()
+    return Differences(row[0], row[1], int(row[2]), int(row[3]))
 
 
 def lookup_values(shape: Shape, field: str) -> sa.Select[Any]:

@@ -137,10 +137,12 @@ class Checksum:
 OUT_OF_STEP: Mapping[str, object] = {"model_rows": None, "model_sum": None}
 
 
+def total(fingerprints: sa.ColumnElement[int]) -> sa.ColumnElement[str]:
+    """The sum of a column of fingerprints, as text: it has more digits than drivers give back exactly."""
+    return sa.cast(sa.func.coalesce(sa.func.sum(fingerprints), 0), sa.Text)
+
+
 def checksum(model: Model, sync: SyncSpec) -> sa.Select[int, str]:
     """Selects a model's row count and checksum in one scan."""
     hashes = sa.select(fingerprint(model, sync).label("fingerprint")).select_from(model.relation).subquery("m")
-    return sa.select(
-        sa.func.count().label("rows"),
-        sa.cast(sa.func.coalesce(sa.func.sum(hashes.c.fingerprint), 0), sa.Text).label("total"),
-    ).select_from(hashes)
+    return sa.select(sa.func.count().label("rows"), total(hashes.c.fingerprint).label("total")).select_from(hashes)

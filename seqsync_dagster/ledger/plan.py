@@ -20,7 +20,7 @@ from seqsync_dagster.ledger.levels import LEVELS, write_levels
 from seqsync_dagster.ledger.tables import Shape, StateTables, key_column, parent_column, ref_column, value_column
 from seqsync_dagster.sequence.spec import IfMissing, SyncSpec
 from seqsync_dagster.warehouse.hashing import row_hash
-from seqsync_dagster.warehouse.open import pages
+from seqsync_dagster.warehouse.open import Parts, Room
 
 #: Temporary table of records found in the destination for lookups: field, value (canonical), dest_id, matches.
 FOUND = "seqsync_found"
@@ -28,11 +28,10 @@ FOUND = "seqsync_found"
 OWN_RECORD = "(match)"
 #: Temporary table of judged differences.
 JUDGED = "seqsync_judged"
+
+
 #: Temporary table: match_key and place in the sending order of every row that goes.
 _NUMBERS = "seqsync_numbers"
-#: Pages are read in the sending order, so the plan is written in it; but only the keys are sorted as a whole. Sorting
-#: whole rows took 1.4 times as long for 500,000 of them, and memory that grew with the plan (1.1 GB).
-_SORTED_ROWS = 200_000
 
 
 @dataclass(frozen=True)
@@ -66,15 +65,23 @@ def found_table() -> sa.TableClause:
     )
 
 
-def write_plan(connection: sa.Connection, request: PlanRequest) -> None:
-    """Judge every difference and write the plan table. Needs DELTA, and FOUND when there are lookups."""
-    _write_judged(connection, request)
-    write_levels(connection, request.sync)
-    _write_rows(connection, request)
+def prepare_plan(room: Room, request: PlanRequest) -> Parts:
+    """Judge every difference and number the rows that go. Needs DELTA, and FOUND when there are lookups.
+
+    Touches temporary tables only.
+    """
+    _write_judged(room.connection, request)
+    write_levels(room.connection, request.sync)
+    return _numbered(room, request)
+
+
+def write_plan(room: Room, request: PlanRequest, prepared: Parts) -> None:
+    """Write the plan table."""
+    connection, plan = room.connection, request.tables.plan
+    room.write(plan, prepared)
     if request.whole and request.limit is None:
         _add_departures(connection, request)
     if request.limit is not None:
-        plan = request.tables.plan
         connection.execute(sa.delete(plan).where(plan.c.status == t.SEND, plan.c.seq > request.limit))
 
 
@@ -280,9 +287,8 @@ def _verdicts(
     return verdicts
 
 
-def _write_rows(connection: sa.Connection, request: PlanRequest) -> None:
-    shape = Shape.of(request.sync)
-    plan = request.tables.plan
+def _numbered(room: Room, request: PlanRequest) -> Parts:
+    connection, shape = room.connection, Shape.of(request.sync)
     judged = sa.table(
         JUDGED,
         *[sa.column(c) for c in ("status", "code", "message", "operation", "dest_id", "match_key", "match_text")],
@@ -343,13 +349,8 @@ def _write_rows(connection: sa.Connection, request: PlanRequest) -> None:
         *[rows.c[ref_column(f)] for f in (*shape.parents, *shape.lookups)],
         # A key that goes is the only one of its kind: rows that share one are all invalid.
     ).select_from(rows.outerjoin(numbers, numbers.c.match_key == rows.c.match_key))
-    connection.execute(sa.text(f'DROP TABLE IF EXISTS "{plan.schema}"."{plan.name}"'))
-    connection.execute(selected.where(numbers.c.seq.is_(None)).into(plan.name, schema=plan.schema))
-    columns = [c.name for c in selected.selected_columns]
     going = connection.execute(sa.select(sa.func.count()).select_from(numbers)).scalar_one()
-    for first, last in pages(1, going, _SORTED_ROWS):
-        chunk = selected.where(numbers.c.seq.between(first, last)).order_by(numbers.c.seq)
-        connection.execute(sa.insert(plan).from_select(columns, chunk))
+    return room.part(selected, numbers.c.seq.name, going)
 
 
 def _add_departures(connection: sa.Connection, request: PlanRequest) -> None:

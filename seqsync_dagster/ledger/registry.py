@@ -43,10 +43,6 @@ class Registered:
     plan_run_id: str | None
     plan_spec: str | None
 
-    def stands_for(self, model: Checksum, mapping: str, policy: str) -> bool:
-        """Whether the ledger was settled for exactly this model under exactly this mapping."""
-        return (self.checksum, self.mapping_digest, self.policy_digest) == (model, mapping, policy)
-
 
 def read(connection: sa.Connection, tables: StateTables, sequence: str, sync: str) -> Registered | None:
     """The sync's row; None when this ledger has never been used.

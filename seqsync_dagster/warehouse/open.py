@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,20 @@ from seqsync_dagster.errors import ConfigurationError, ModelMissing, WarehouseEr
 from seqsync_dagster.sequence.strict import nearest
 from seqsync_dagster.warehouse.settings import WarehouseSettings
 from seqsync_dagster.warehouse.source import ModelSource
+
+#: How many of a model's rows are looked at to foresee whether it has changed. Few enough for a processor's cache,
+#: since the whole ledger is compared with them.
+SAMPLE_ROWS = 20_000
+#: Rows from which on a sample costs less than it saves.
+SAMPLED_FROM = 200_000
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Selects of rows; the first has the lowest numbers."""
+
+    number: str
+    selects: tuple[sa.Select[Any], ...]
 
 
 class Room(Protocol):
@@ -44,12 +59,33 @@ class Room(Protocol):
         """Schema where another sync's state tables stand; None when it has none yet."""
         ...
 
+    def sample(self, source: ModelSource, columns: Sequence[str]) -> sa.FromClause | None:
+        """About `SAMPLE_ROWS` of the model's rows, read without reading the others; None where that cannot be
+        had (a view, a query) or is not worth its while (fewer than `SAMPLED_FROM` rows)."""
+        ...
+
+    def spare(self) -> None:
+        """From here on go easy on memory: what follows is bound by the destination, not by this machine."""
+        ...
+
     def release_model(self) -> None:
         """Let go of the warehouse, so that dbt can write again. Commits."""
         ...
 
     def fetch(self, select: sa.Select[Any]) -> pa.Table:
         """A result as Arrow, exact types kept."""
+        ...
+
+    def part(self, select: sa.Select[Any], number: str, rows: int) -> Parts:
+        """Rows of which `rows` are numbered from 1 in the column `number`, in parts that can be written in that order.
+
+        May commit: only temporary tables are touched.
+        """
+        ...
+
+    def write(self, table: sa.TableClause, parts: Parts) -> None:
+        """(Re)create a table from parts: rows lie in the order of their number, so that ranges of it are read fast.
+        Rows without a number come first."""
         ...
 
     def load(self, table: sa.TableClause, rows: pa.Table) -> None:

@@ -11,10 +11,19 @@ import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
 from psycopg.types.string import TextLoader
+from sqlalchemy.dialects.postgresql import OID
 from sqlalchemy.exc import DBAPIError
 
 from seqsync_dagster.errors import WarehouseError
-from seqsync_dagster.warehouse.open import checked_model, lock_creation, qualified, reraise
+from seqsync_dagster.warehouse.open import (
+    SAMPLE_ROWS,
+    SAMPLED_FROM,
+    Parts,
+    checked_model,
+    lock_creation,
+    qualified,
+    reraise,
+)
 from seqsync_dagster.warehouse.source import ModelSource
 
 _ARROW: dict[str, pa.DataType] = {
@@ -87,6 +96,26 @@ class PostgresRoom:
         name = f"{self.sequence}__{sync}__ledger"
         return self.schema if sa.inspect(self.connection).has_table(name, schema=self.schema) else None
 
+    def sample(self, source: ModelSource, columns: Sequence[str]) -> sa.FromClause | None:
+        """See `Room.sample`."""
+        if source.table is None:
+            return None
+        pg_class = sa.table("pg_class", *map(sa.column, ("oid", "relkind", "reltuples")))
+        name = sa.func.to_regclass(qualified(sa.table(source.table, schema=source.schema)))
+        rows = self.connection.execute(
+            sa.select(pg_class.c.reltuples).where(
+                pg_class.c.oid == sa.cast(name, OID), pg_class.c.relkind.in_(["r", "m"])
+            )
+        ).scalar_one_or_none()
+        if rows is None or rows < SAMPLED_FROM:
+            return None
+        return sa.tablesample(
+            source.selectable(list(columns), None), sa.func.system(min(100.0, 100 * SAMPLE_ROWS / rows)), name="sampled"
+        )
+
+    def spare(self) -> None:
+        """See `Room.spare`. The server bounds its own memory."""
+
     def release_model(self) -> None:
         """See `Room.release_model`."""
         self.connection.commit()
@@ -99,6 +128,17 @@ class PostgresRoom:
         rows = result.fetchall()
         arrays = [_array([r[i] for r in rows], d) for i, d in enumerate(description)]
         return pa.table(arrays, names=names)
+
+    def part(self, select: sa.Select[Any], number: str, rows: int) -> Parts:
+        """See `Room.part`. PostgreSQL sorts on disk what does not fit in memory."""
+        return Parts(number, (select,))
+
+    def write(self, table: sa.TableClause, parts: Parts) -> None:
+        """See `Room.write`."""
+        number = sa.column(parts.number, sa.BigInteger)
+        self.connection.exec_driver_sql(f"DROP TABLE IF EXISTS {qualified(table)}")
+        self.connection.execute(parts.selects[0].order_by(number.nulls_first()).into(table.name, schema=table.schema))
+        self.connection.exec_driver_sql(f'CREATE INDEX ON {qualified(table)} ("{parts.number}")')
 
     def load(self, table: sa.TableClause, rows: pa.Table) -> None:
         """See `Room.load`."""

@@ -42,7 +42,7 @@ class StateSettings(Strict):
         Field(
             ge=128, description="With DuckDB: megabytes that planning and settling may take before they spill to disk."
         ),
-    ] = 512
+    ] = 1024
     journal: Annotated[
         Setting | None,
         Field(
