@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from seqsync_dagster.destinations.protocol import Event, InFlight, Operation, Outcomes, Progress, Request
 from seqsync_dagster.engine.site import Work
+from seqsync_dagster.errors import BudgetSpent
 from seqsync_dagster.ledger import rows as plan_rows
 from seqsync_dagster.ledger.rows import MASK, Group
 from seqsync_dagster.ledger.tables import CREATE, DELETE, UPDATE, StateTables
@@ -35,6 +36,7 @@ def apply(work: Work, room: Room, tables: StateTables, run_id: str) -> None:
     """Send everything in the plan, parents before children.
 
     Raises what the destination raises; then every outcome known so far is in the journal.
+    `BudgetSpent` says how many rows wait.
     """
     sending = _Sending()
     groups = plan_rows.groups(room.connection, tables)
@@ -42,7 +44,16 @@ def apply(work: Work, room: Room, tables: StateTables, run_id: str) -> None:
     done = 0
     room.connection.commit()
     for group in groups:
-        _send_group(work, room, tables, run_id, group, sending)
+        try:
+            _send_group(work, room, tables, run_id, group, sending)
+        except BudgetSpent as spent:
+            # Raised between two sends only: what was announced has had its last word.
+            _finish(work, run_id, sending)
+            stage_outcomes(work, room, tables, run_id, anew=True)
+            told = room.connection.execute(sa.select(sa.func.count()).select_from(tables.outcome)).scalar_one()
+            room.connection.commit()
+            waiting = f"{total - told:,} of {total:,} rows of {work.sync.name} wait and go with a later run."
+            raise BudgetSpent(f"{spent} {waiting}", total - told) from None
         stage_outcomes(work, room, tables, run_id, after_seq=group.first_seq - 1)
         done += group.rows
         work.log(f"{work.sync.name}: {done} of {total} rows sent ({group.operation}, level {group.level})")
@@ -127,6 +138,8 @@ def stage_outcomes(
     """Copy the journal's outcomes beside the plan: for references within the run, and for settling."""
     condition = sa.true() if anew else tables.outcome.c.seq > after_seq
     room.connection.execute(sa.delete(tables.outcome).where(condition))
+    room.connection.commit()
     for chunk in work.site.journal.outcomes(run_id, after_seq=-1 if anew else after_seq):
         room.load(tables.outcome, chunk)
-    room.connection.commit()
+        # What an open transaction has appended stays in memory: 65 bytes a row.
+        room.connection.commit()

@@ -40,7 +40,9 @@ class StateSettings(Strict):
     memory_mb: Annotated[
         int,
         Field(
-            ge=128, description="With DuckDB: megabytes that planning and settling may take before they spill to disk."
+            ge=128,
+            description="With DuckDB: megabytes that comparing a model with its ledger may take before it spills to disk, "
+            "some 40 bytes a row of the ledger. Everything else makes do with 128.",
         ),
     ] = 1024
     journal: Annotated[
