@@ -17,6 +17,7 @@
          +- DestinationUnreachable   transient: worth another run as it is
          +- DestinationRefused       credentials, permissions, unknown object
          +- DestinationStillBusy     a job accepted earlier has not ended yet
+         +- BudgetSpent              the connection's own share of API calls is used up
 
 Every message says what is wrong, where, and what to do; none carries a secret.
 """
@@ -98,3 +99,14 @@ class DestinationRefused(DestinationError):
 
 class DestinationStillBusy(DestinationError):
     """Work that the destination accepted has not ended within the wait; the next run takes it up."""
+
+
+class BudgetSpent(DestinationError):
+    """The connection may make no further API calls for now. Raised between two sends only.
+
+    What was sent has had its answer; `rows_waiting` rows of the plan stay due for the next run.
+    """
+
+    def __init__(self, message: str, rows_waiting: int = 0) -> None:
+        super().__init__(message)
+        self.rows_waiting = rows_waiting

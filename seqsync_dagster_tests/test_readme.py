@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from seqsync_dagster.components.options import RunConfig
-from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
+from seqsync_dagster.destinations.salesforce.settings import ApiBudget, SalesforceSettings, Share
 from seqsync_dagster.sequence import spec
 from seqsync_dagster.warehouse.settings import StateSettings, WarehouseSettings
 
@@ -26,10 +26,13 @@ def test_every_name_of_the_yaml_and_every_run_option_is_explained() -> None:
         spec.RecordLookup,
         spec.Guards,
         spec.Errors,
+        spec.Drift,
         spec.Limit,
         spec.CronTrigger,
         spec.ModelsTrigger,
         SalesforceSettings,
+        ApiBudget,
+        Share,
         WarehouseSettings,
         StateSettings,
         RunConfig,

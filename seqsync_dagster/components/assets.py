@@ -8,6 +8,7 @@ shows the asset as fresh, a failure makes step and run red. Which of them are em
     with rejected, held, invalid rows| yes    | yes          | no   | partial
     with too many rejected rows      | yes    | yes          | yes  | failed
     while the destination still works| yes    | no           | no   | partial
+    with the API budget spent        | yes    | no           | no   | partial
     with nothing sent (error)        | no     | no           | yes  | failed
     because another run is at it     | no     | no           | cancelled
 """
@@ -25,7 +26,7 @@ from seqsync_dagster.components import checks, metadata
 from seqsync_dagster.components.gate import check_gate
 from seqsync_dagster.components.outcome import Outcome, tag_run
 from seqsync_dagster.components.private import HIDE
-from seqsync_dagster.errors import DestinationStillBusy, GuardTripped, LeaseHeld, SeqsyncError
+from seqsync_dagster.errors import BudgetSpent, DestinationStillBusy, GuardTripped, LeaseHeld, SeqsyncError
 
 if TYPE_CHECKING:
     from seqsync_dagster.components.inputs import Inputs
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from seqsync_dagster.engine.run import Site
 
 Events = Iterator[Any]
+Context = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 
 
 @dataclass(frozen=True)
@@ -57,18 +59,18 @@ def run_sync_step(context: dg.AssetExecutionContext, options: RunOptionsResource
         if inputs.model is not None:
             check_gate(context.instance, step.label, inputs.source.label, inputs.tests)
         report = _run_sync(context, options, step, inputs)
-    except DestinationStillBusy as busy:
+    except (DestinationStillBusy, BudgetSpent) as busy:
         yield from _in_progress(context, step, busy)
         return
     except GuardTripped as tripped:
         message = _how_to_approve(tripped)
         if _wants_check(context, step, "guards"):
             yield checks.tripped(step.key, message, tripped.plan_id)
-        _fail(context, message, tripped, {"seqsync/plan_id": tripped.plan_id})
+        fail(context, message, tripped, {"seqsync/plan_id": tripped.plan_id})
     except LeaseHeld as held:
-        _step_aside(context, held)
+        step_aside(context, held)
     except SeqsyncError as error:
-        _fail(context, str(error), error)
+        fail(context, str(error), error)
     except Exception:
         tag_run(context, "failed")
         raise
@@ -83,15 +85,15 @@ def run_finish_step(context: dg.AssetExecutionContext, options: RunOptionsResour
     try:
         with step.open_site() as site:
             report: FinishReport = run_finish(
-                site, options.read(), run_id=context.run_id, holder=_holder(context), log=context.log.info
+                site, options.read(), run_id=context.run_id, holder=holder(context), log=context.log.info
             )
-    except DestinationStillBusy as busy:
+    except (DestinationStillBusy, BudgetSpent) as busy:
         yield from _in_progress(context, step, busy)
         return
     except LeaseHeld as held:
-        _step_aside(context, held)
+        step_aside(context, held)
     except SeqsyncError as error:
-        _fail(context, str(error), error)
+        fail(context, str(error), error)
     except Exception:
         tag_run(context, "failed")
         raise
@@ -123,7 +125,7 @@ def _run_sync(context: dg.AssetExecutionContext, options: RunOptionsResource, st
             inputs.source,
             options.read(),
             run_id=context.run_id,
-            holder=_holder(context),
+            holder=holder(context),
             remembered=remembers(context.instance, step.key),
             log=context.log.info,
         )
@@ -166,11 +168,13 @@ def _settled(context: dg.AssetExecutionContext, step: Step, report: SyncReport) 
         )
 
 
-def _in_progress(context: dg.AssetExecutionContext, step: Step, busy: DestinationStillBusy) -> Events:
+def _in_progress(context: dg.AssetExecutionContext, step: Step, busy: DestinationStillBusy | BudgetSpent) -> Events:
     message = f"{step.label} is in progress: {busy} The next run takes it up where this one left it."
     context.log.warning(message)
-    tag_run(context, "partial", in_progress=1)
-    yield dg.AssetObservation(step.key, description=message, metadata={"seqsync/in_progress": True})
+    waiting = busy.rows_waiting if isinstance(busy, BudgetSpent) else 0
+    tag_run(context, "partial", in_progress=1, rows_waiting=waiting)
+    shown = {"seqsync/in_progress": True, **({"seqsync/rows_waiting": waiting} if waiting else {})}
+    yield dg.AssetObservation(step.key, description=message, metadata=shown)
     yield dg.MaterializeResult(asset_key=step.key, metadata={HIDE: True})
 
 
@@ -181,9 +185,8 @@ def _how_to_approve(tripped: GuardTripped) -> str:
     return f"{message} To send exactly this plan, start the run again with the config approve_plan: {tripped.plan_id}."
 
 
-def _fail(
-    context: dg.AssetExecutionContext, message: str, error: SeqsyncError, extra: dict[str, Any] | None = None
-) -> NoReturn:
+def fail(context: Context, message: str, error: SeqsyncError, extra: dict[str, Any] | None = None) -> NoReturn:
+    """End the step as failed, with the error's own words and without its traceback."""
     tag_run(context, "failed")
     raise dg.Failure(
         description=message,
@@ -192,9 +195,10 @@ def _fail(
     ) from None
 
 
-def _step_aside(context: dg.AssetExecutionContext, held: LeaseHeld) -> NoReturn:
+def step_aside(context: Context, held: LeaseHeld) -> NoReturn:
+    """End the run as cancelled, because another run is at work on the sync."""
     # A failed run would page somebody because another run does its work.
-    context.instance.add_run_tags(context.run_id, {"seqsync/refused": f"held by {held.holder}"})
+    context.instance.add_run_tags(context.run.run_id, {"seqsync/refused": f"held by {held.holder}"})
     context.instance.report_run_canceling(context.run, message=f"{held} This run sends nothing.")
     raise dg.DagsterExecutionInterruptedError(str(held)) from None
 
@@ -212,5 +216,6 @@ def _wants_check(context: dg.AssetExecutionContext, step: Step, name: str) -> bo
     return dg.AssetCheckKey(step.key, name) in context.selected_asset_check_keys
 
 
-def _holder(context: dg.AssetExecutionContext) -> str:
-    return f"run {context.run_id[:8]}"
+def holder(context: Context) -> str:
+    """The run, as it is named to people who find the sync busy."""
+    return f"run {context.run.run_id[:8]}"

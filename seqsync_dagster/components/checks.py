@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from seqsync_dagster.components.metadata import problems_table
+from seqsync_dagster.components.metadata import drift_tables, problems_table
 
 if TYPE_CHECKING:
-    from seqsync_dagster.engine.report import FinishReport, SyncReport
+    from seqsync_dagster.engine.report import DriftReport, FinishReport, SyncReport
+
+DRIFT = "drift"
 
 _DESCRIPTIONS = {
     "rejected": "No row was refused by the destination. A warning while the share of rejected rows is within "
@@ -33,6 +35,44 @@ def removals_spec(key: dg.AssetKey) -> dg.AssetCheckSpec:
         "removals",
         asset=key,
         description="No removal was refused by the destination. An error when none of them succeeded.",
+    )
+
+
+def drift_spec(key: dg.AssetKey, *, heals: bool) -> dg.AssetCheckSpec:
+    """The check of one sync's records in the destination."""
+    healing = (
+        "Changed records are sent again by the next run; deleted ones are marked as gone and wait for an operator."
+        if heals
+        else "Reports only; `drift: {heal: true}` makes the next run send changed records again."
+    )
+    return dg.AssetCheckSpec(
+        DRIFT,
+        asset=key,
+        description="The destination holds what it acknowledged: no record was changed or deleted there since. "
+        f"A warning when some were, with the fields and a sample. {healing}",
+    )
+
+
+def of_drift(key: dg.AssetKey, report: DriftReport) -> dg.AssetCheckResult:
+    """The drift check after it was carried out."""
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=DRIFT,
+        passed=report.drifted == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=report.summary,
+        metadata={
+            "checked": report.checked,
+            "compared": report.compared,
+            "changed": report.changed,
+            "deleted": report.deleted,
+            "made_due": report.made_due,
+            "made_gone": report.made_gone,
+            "api_calls": report.api_calls,
+            "seconds": round(report.seconds, 3),
+            **({"left_out": ", ".join(report.left_out)} if report.left_out else {}),
+            **drift_tables(report),
+        },
     )
 
 

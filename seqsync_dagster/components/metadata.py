@@ -13,7 +13,7 @@ from seqsync_dagster.components.private import NamespacedMetadataSet, TableMetad
 from seqsync_dagster.sequence.spec import ColumnMapping, ConstantMapping, ParentLookup, RecordLookup
 
 if TYPE_CHECKING:
-    from seqsync_dagster.engine.report import Counts, FinishReport, RowChange, RowProblem, SyncReport
+    from seqsync_dagster.engine.report import Counts, DriftReport, FinishReport, RowChange, RowProblem, SyncReport
     from seqsync_dagster.sequence.spec import FieldMapping, SequenceSpec, SyncSpec
 
 
@@ -144,6 +144,40 @@ def changes_table(changes: Sequence[RowChange]) -> dg.TableMetadataValue:
             values="Values that were sent; sensitive ones are masked.",
         ),
     )
+
+
+def drift_tables(report: DriftReport) -> Mapping[str, Any]:
+    """Which fields drifted, and a sample of what they hold; nothing when nothing drifted."""
+    tables: dict[str, Any] = {}
+    if report.by_field:
+        columns = [dg.TableColumn("field", "text"), dg.TableColumn("changed", "int", description="Records changed.")]
+        tables["by_field"] = dg.MetadataValue.table(
+            records=[dg.TableRecord({"field": f, "changed": n}) for f, n in report.by_field.items()],
+            schema=dg.TableSchema(columns),
+        )
+    if report.samples:
+        tables["samples"] = dg.MetadataValue.table(
+            records=[
+                dg.TableRecord(
+                    {
+                        "key": s.key,
+                        "field": s.field or "(the record)",
+                        "expected": "" if s.expected is None else s.expected,
+                        "found": "" if s.found is None else s.found,
+                        "url": s.url,
+                    }
+                )
+                for s in report.samples
+            ],
+            schema=_schema(
+                key="Key of the row, as text.",
+                field="Field that differs.",
+                expected="What was acknowledged, as the destination writes it; sensitive values are masked.",
+                found="What the destination holds now; sensitive values are masked.",
+                url="The record in the destination.",
+            ),
+        )
+    return tables
 
 
 def _schema(**columns: str) -> dg.TableSchema:

@@ -14,13 +14,13 @@ OUTCOME = "seqsync/outcome"
 SEQUENCE = "seqsync/sequence"
 
 
-def tag_run(context: dg.AssetExecutionContext, outcome: Outcome, **counts: int) -> None:
+def tag_run(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, outcome: Outcome, **counts: int) -> None:
     """Add one sync's outcome and counts to those of the run."""
-    run = context.instance.get_run_by_id(context.run_id)
+    run = context.instance.get_run_by_id(context.run.run_id)
     tags = dict(run.tags) if run else {}
     known = [o for o in _WORSE if o == tags.get(OUTCOME)]
     new: dict[str, str] = {OUTCOME: max([outcome, *known], key=_WORSE.index)}
     for name, count in counts.items():
         if count:
             new[f"seqsync/{name}"] = str(count + int(tags.get(f"seqsync/{name}", 0)))
-    context.instance.add_run_tags(context.run_id, new)
+    context.instance.add_run_tags(context.run.run_id, new)

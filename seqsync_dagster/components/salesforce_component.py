@@ -9,19 +9,27 @@ import dagster as dg
 from pydantic import BaseModel
 
 from seqsync_dagster.components.destination_component import Connection
-from seqsync_dagster.components.yaml_source import YamlSource, as_written
+from seqsync_dagster.components.yaml_source import Location, YamlSource, as_written
 from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
 
 if TYPE_CHECKING:
     from seqsync_dagster.destinations.protocol import Destination
 
 
+def _is_tag(location: Location) -> bool:
+    # pydantic puts the arm of a union into an error's location.
+    return location[:2] == ("api_budget", "reserve") and len(location) == 3
+
+
 @dataclass
 class SalesforceConnection(Connection):
     """A Salesforce org that sequences write to, declared once.
 
-    Sequences name it by its folder in `defs/`. The log-in is the OAuth client credentials flow of
-    a connected app. Secrets are read from the environment when a run connects, never at load.
+    Sequences name it by its folder in `defs/`. There is exactly one way to log in: the OAuth client
+    credentials flow (`client_id`, `client_secret`), the OAuth JWT bearer flow (`client_id`, `username`,
+    `private_key` or `private_key_file`), SOAP (`username`, `password`, `security_token`; retired by
+    Salesforce with Summer '27), or a `session_id`. Secrets are read from the environment when a run
+    connects, never at load.
 
     .. code-block:: yaml
 
@@ -46,7 +54,7 @@ class SalesforceConnection(Connection):
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> SalesforceConnection:
         """From YAML. Raises `ConfigurationError` with file and line of every mistake."""
-        settings = YamlSource.of(attributes, context, quote=False).validate(SalesforceSettings)
+        settings = YamlSource.of(attributes, context, quote=False).validate(SalesforceSettings, is_tag=_is_tag)
         return cls(name=context.path.name, settings=settings)
 
     def connect(self) -> Destination:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from seqsync_dagster.components import checks, executors, metadata, options
 from seqsync_dagster.components.assets import Step, run_finish_step, run_sync_step
 from seqsync_dagster.components.destination_component import Connection
+from seqsync_dagster.components.drift import run_drift_step
 from seqsync_dagster.components.inputs import DbtGraph, Inputs, all_builds, all_deps
 from seqsync_dagster.components.outcome import SEQUENCE
 from seqsync_dagster.components.triggers import build_schedules, build_sensors
@@ -103,13 +104,19 @@ class SyncSequence(dg.Component):
             self._finish_asset(warehouse, connection),
         ]
         syncs = [asset.key for asset in assets]
+        drifts = [
+            self._drift_check(sync, inputs[sync.name], warehouse, connection)
+            for sync in self.spec.syncs
+            if sync.drift is not None
+        ]
 
         def is_held() -> bool:
             return self.is_held(warehouse)
 
         return dg.Definitions(
             assets=assets,
-            jobs=[self._job([*syncs, *sorted(all_builds(inputs))])],
+            asset_checks=drifts,
+            jobs=[self._job([*syncs, *sorted(all_builds(inputs))]), *self._drift_job()],
             schedules=list(build_schedules(self.spec, is_held, self.source.error)),
             sensors=list(build_sensors(self.spec, all_deps(inputs.values()), syncs, is_held, self.source.error)),
             resources={options.RESOURCE: options.OPTIONS},
@@ -200,10 +207,48 @@ class SyncSequence(dg.Component):
 
         return finish_asset
 
+    def _drift_check(
+        self, sync: SyncSpec, inputs: Inputs, warehouse: Warehouse, connection: Connection
+    ) -> dg.AssetChecksDefinition:
+        key = self.key_of(sync.name)
+        step = Step(key, lambda: self.open_site(warehouse, connection))
+        heals = sync.drift is not None and sync.drift.heal
+
+        # An operation of its own: the asset's can only tell what a run did, this one can be executed by itself.
+        @dg.multi_asset_check(
+            name=f"{self.spec.name}__{sync.name}__{checks.DRIFT}", specs=[checks.drift_spec(key, heals=heals)]
+        )
+        def drift_check(context: dg.AssetCheckExecutionContext) -> Iterator[Any]:
+            yield run_drift_step(context, step, inputs)
+
+        return drift_check
+
+    def _drift_job(self) -> Iterator[Any]:
+        selected = self._drift_checks()
+        if selected:
+            yield dg.define_asset_job(
+                f"{self.spec.name}_{checks.DRIFT}",
+                dg.AssetSelection.checks(*selected),
+                description=f"Compares the records of {self.spec.name} with what was acknowledged. Sends nothing.",
+                executor_def=executors.LOOSE_IN_PROCESS,
+                tags={SEQUENCE: self.spec.name},
+                owners=list(self.spec.owners) or None,
+            )
+
+    def _drift_checks(self, *, in_job: bool | None = None) -> list[dg.AssetCheckKey]:
+        return [
+            dg.AssetCheckKey(self.key_of(sync.name), checks.DRIFT)
+            for sync in self.spec.syncs
+            if sync.drift is not None and in_job in (None, sync.drift.in_job)
+        ]
+
     def _job(self, selection: list[dg.AssetKey]) -> Any:
+        # A job has every check of its assets unless told otherwise, and this one reads every record back.
+        apart = self._drift_checks(in_job=False)
+        selected = dg.AssetSelection.assets(*selection)
         return dg.define_asset_job(
             self.spec.name,
-            dg.AssetSelection.assets(*selection),
+            selected - dg.AssetSelection.checks(*apart) if apart else selected,
             config=options.at_the_top,
             description=self.spec.description
             or f"Builds the models and sends them: {', '.join(order(self.spec))}, then {FINISH}.",

@@ -12,7 +12,7 @@ destination has given its word on rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -32,6 +32,15 @@ Operation = Literal["upsert", "insert", "update", "delete"]
 #:   gone         the record this row was acknowledged as no longer exists
 #:   unknown      the reply was lost and sending again could write twice
 ErrorClass = Literal["retry_now", "retry_later", "fix_row", "fix_mapping", "gone", "unknown"]
+
+#: What a field holds, in terms that destinations share.
+#:   text      any text; numbers, dates and booleans are taken as their text
+#:   id        the id of a record: a lookup, or the record's own
+#:   compound  made of other fields, which are written in its stead
+#:   unknown   nothing is known of it, and nothing is asked
+FieldKind = Literal[
+    "text", "id", "boolean", "integer", "number", "date", "datetime", "time", "binary", "compound", "unknown"
+]
 
 #: Columns that the engine adds to a frame; every other column is a destination field.
 SEQ = "seq"  # int64: the row's number in the plan, ascending over all frames
@@ -70,8 +79,21 @@ class FieldInfo:
     case_sensitive: bool = False
     """Two values that differ only in case are different values of this field."""
     reference_to: tuple[str, ...] = ()
+    """Objects that a lookup may point to; several for a polymorphic one."""
     picklist: tuple[str, ...] = ()
+    """The values that are offered; others are refused only when `restricted_picklist`."""
     restricted_picklist: bool = False
+    kind: FieldKind = "unknown"
+    unique: bool = False
+    """No two records have the same value."""
+    calculated: bool = False
+    """The destination computes it (a formula)."""
+    auto_number: bool = False
+    """The destination counts it."""
+    filterable: bool = True
+    """Records can be searched by it."""
+    separator: str = ""
+    """What parts the values of a picklist that takes several; empty when it takes one."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +166,18 @@ class Progress:
 Event = InFlight | Outcomes | Progress
 
 
+class CallLedger(Protocol):
+    """A count of API calls over 24 hours that all syncs and processes of a connection share, and that lasts."""
+
+    def add(self, calls: int) -> None:
+        """Count `calls` more; a negative number gives calls back that were taken and not made."""
+        ...
+
+    def take(self, calls: int, most: int) -> int:
+        """Count `calls` more unless that makes more than `most`, in one step; the number before."""
+        ...
+
+
 @dataclass
 class CallCount:
     """API calls made so far: all of them, and those that carried rows to be written."""
@@ -151,6 +185,8 @@ class CallCount:
     total: int = 0
     row_bearing: int = 0
     by_kind: dict[str, int] = field(default_factory=dict)
+    ledger: CallLedger | None = field(default=None, repr=False, compare=False)
+    """Where a destination with a limit of its own counts for everybody; the engine provides it."""
 
     def add(self, kind: str, *, row_bearing: bool = False) -> None:
         """Count one call of a kind such as ``describe`` or ``bulk upload``."""
@@ -163,7 +199,9 @@ class Destination(Protocol):
     """A tool with hierarchical objects that rows can be sent to.
 
     Every method may raise `DestinationUnreachable` or `DestinationRefused`;
-    a refusal of a single row is never an exception but an outcome.
+    a refusal of a single row is never an exception but an outcome. `send` may
+    raise `BudgetSpent` too, before an `InFlight`: when every row announced so
+    far has had its outcome.
     """
 
     calls: CallCount
@@ -182,6 +220,24 @@ class Destination(Protocol):
         Yields tables with columns ``value`` (the one asked for, verbatim) and
         ``dest_id``; a value without a record is absent, one with several
         records stands in several rows.
+        """
+        ...
+
+    def read_back(self, object: str, fields: Sequence[str], ids: pa.Array) -> Iterator[pa.Table]:
+        """What the records with these ids hold now.
+
+        Yields tables with the column ``dest_id`` (as asked for) and one column of text per
+        field, in the form of `as_stored`. A record that was deleted, or that this user may
+        not see, is absent; so is a field that cannot be compared with what was sent.
+        """
+        ...
+
+    def as_stored(self, object: str, sent: pa.Table) -> pa.Table:
+        """The text in which `read_back` gives these values back when nobody changed them.
+
+        `sent` has one column per field, as a frame has. Values are equal to the
+        destination when their texts are, whatever it made of their form: trimmed text,
+        rounded numbers, times without their zone. A field that cannot be compared is absent.
         """
         ...
 

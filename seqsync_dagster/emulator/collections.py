@@ -7,15 +7,21 @@ from itertools import groupby
 from typing import Any
 
 from seqsync_dagster.emulator.errors import ApiError, RowError, not_found
-from seqsync_dagster.emulator.rules import Row, Writer
+from seqsync_dagster.emulator.rows import Row
+from seqsync_dagster.emulator.rules import Guards, Writer
 from seqsync_dagster.emulator.schema import OBJECTS, Column, Field, SObject, find_object
 from seqsync_dagster.emulator.store import Store
 
 _LIMIT = 200
+_RUNS = 10
 _ROLLED_BACK = RowError(
     "ALL_OR_NONE_OPERATION_ROLLED_BACK",
     "Record rolled back because not all records were valid and the request was using AllOrNone header",
 )
+
+
+#: What may stand in the way of rows of an object.
+Guarding = Callable[[SObject], Guards]
 
 
 class _RolledBackError(Exception):
@@ -39,7 +45,8 @@ def _check_size(count: int) -> None:
         raise ApiError(400, "EXCEEDED_ID_LIMIT", message)
 
 
-def _row(obj: SObject, record: dict[str, Any]) -> Row:
+def row_of(obj: SObject, record: dict[str, Any]) -> Row:
+    """A JSON record as a row to write; a key that names nothing is the row's error."""
     row = Row([])
     for name, value in record.items():
         if name == "attributes":
@@ -65,7 +72,7 @@ def _nested(obj: SObject, relationship: str, value: dict[str, Any]) -> Column | 
 
 
 def write(
-    store: Store, operation: str, payload: Any, lock_hits: Callable[[str], bool],
+    store: Store, operation: str, payload: Any, guarding: Guarding,
     upserted: str | None = None, key_name: str | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Insert, update or upsert the records of a request body; replies in their order."""
@@ -82,18 +89,21 @@ def write(
     types = [(r.get("attributes") or {}).get("type", upserted) for r in records]
     if upserted is not None and any(str(t).lower() != upserted.lower() for t in types):
         raise ApiError(400, "INVALID_INPUT", "All records of an upsert must be of the type in the URL")
+    if len([kind for kind, _ in groupby(types, key=lambda kind: str(kind).lower())]) > _RUNS:
+        # "sObject Collections" of the REST API guide: at most 10 chunks of records of one type after the other.
+        raise ApiError(400, "INVALID_INPUT", "Cannot have more than 10 chunks in a single operation")
     rows: list[tuple[SObject | None, Row]] = []
     for kind, record in zip(types, records, strict=True):
         obj = find_object(kind) if isinstance(kind, str) else None
         if obj is None:
             rows.append((None, Row([], error=RowError("INVALID_TYPE", f"sObject type '{kind}' is not supported."))))
         else:
-            rows.append((obj, _row(obj, record)))
-    rolled_back = _apply(store, operation, rows, key, lock_hits, bool(payload.get("allOrNone")))
+            rows.append((obj, row_of(obj, record)))
+    rolled_back = _apply(store, operation, rows, key, guarding, bool(payload.get("allOrNone")))
     return [_reply(store, operation, obj, row, rolled_back) for obj, row in rows]
 
 
-def delete(store: Store, ids: list[str], all_or_none: bool, lock_hits: Callable[[str], bool]) -> list[dict[str, Any]]:
+def delete(store: Store, ids: list[str], all_or_none: bool, guarding: Guarding) -> list[dict[str, Any]]:
     """Delete records of any type by id."""
     _check_size(len(ids))
     prefixes = {obj.prefix: obj for obj in OBJECTS.values() if obj.writable}
@@ -104,21 +114,20 @@ def delete(store: Store, ids: list[str], all_or_none: bool, lock_hits: Callable[
             rows.append((None, Row([], error=RowError("MALFORMED_ID", f"malformed id {text}"))))
         else:
             rows.append((obj, Row([(Column(obj.fields["Id"]), text)])))
-    rolled_back = _apply(store, "delete", rows, None, lock_hits, all_or_none)
+    rolled_back = _apply(store, "delete", rows, None, guarding, all_or_none)
     return [_reply(store, "delete", obj, row, rolled_back) for obj, row in rows]
 
 
 def _apply(
     store: Store, operation: str, rows: list[tuple[SObject | None, Row]], key: Field | None,
-    lock_hits: Callable[[str], bool], all_or_none: bool,
+    guarding: Guarding, all_or_none: bool,
 ) -> bool:  # fmt: skip
     """Whether the call was all-or-none and came to none."""
     try:
         with store.write() as db:
             for obj, group in groupby(rows, key=lambda pair: pair[0]):
                 if obj is not None:
-                    here = f"/composite/sobjects/{obj.name}"
-                    writer = Writer(store, obj, operation, key, mistyped, lambda here=here: lock_hits(here))  # type: ignore[misc]
+                    writer = Writer(store, obj, operation, key, mistyped, guarding(obj))
                     batch = [row for _, row in group]
                     writer.clean(batch)
                     writer.write(db, batch)

@@ -9,32 +9,34 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from seqsync_dagster.emulator.errors import RowError
+from seqsync_dagster.emulator.faults import OrgRule
 from seqsync_dagster.emulator.ids import MalformedIdError, WrongTypeError
+from seqsync_dagster.emulator.orgrules import check_rule
+from seqsync_dagster.emulator.rows import Row
 from seqsync_dagster.emulator.schema import OBJECTS, Column, Field, SObject, children_of
 from seqsync_dagster.emulator.store import INTEGRATION_USER, Store, now
 from seqsync_dagster.emulator.values import Clean, MistypedError, RefusedError, cleaner
 
 NO_SUCH_RECORD = RowError("INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id")
 DELETED = RowError("ENTITY_IS_DELETED", "entity is deleted")
-LOCKED = RowError("UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access to this record or 1 records")
 
 MistypedMaker = Callable[[Field, Any], RowError]
 
 
-@dataclass(slots=True)
-class Row:
-    """One row to write, and what became of it. A cell of None sets its field to null."""
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """What may refuse a row that is valid in itself: locks, and the rules of the org's administrator."""
 
-    cells: list[tuple[Column, Any]]
-    record: int | None = None
-    created: bool = False
-    error: RowError | None = None
-    values: dict[str, Any] = field(default_factory=dict)
-    parents: list[tuple[Column, str]] = field(default_factory=list)
+    locked: Callable[[Row], bool] = lambda _: False
+    rules: tuple[OrgRule, ...] = ()
+    allow_save: bool = False
+
+
+NO_GUARDS = Guards()
 
 
 def _fold(text: str) -> str:
@@ -49,10 +51,10 @@ class Writer:
 
     def __init__(
         self, store: Store, obj: SObject, operation: str, key: Field | None, mistyped: MistypedMaker,
-        locked: Callable[[], bool] = lambda: False, watermark: int | None = None,
+        guards: Guards = NO_GUARDS, watermark: int | None = None,
     ) -> None:  # fmt: skip
         self.store, self.obj, self.operation, self.key = store, obj, operation, key
-        self.mistyped, self.locked = mistyped, locked
+        self.mistyped, self.guards = mistyped, guards
         # Rows of one Bulk job cannot be each other's parents: those above the watermark are not seen.
         self.watermark = watermark
         self._cleaners: dict[str, Clean] = {
@@ -78,6 +80,8 @@ class Writer:
         for row in rows:
             if row.error is None:
                 self._complete(row)
+        for rule in self.guards.rules:
+            check_rule(db, self.store, self.obj, rule, self.guards.allow_save, [r for r in rows if r.error is None])
         self._number(db, [r for r in rows if r.error is None])
         self._check_unique(db, [r for r in rows if r.error is None])
         self._apply(db, [r for r in rows if r.error is None])
@@ -88,12 +92,8 @@ class Writer:
             if target.type == "id":
                 self._take_id(row, raw)
             elif not target.writable or not self.obj.writable:
-                raise RefusedError(
-                    "INVALID_FIELD_FOR_INSERT_UPDATE",
-                    f"Unable to create/update fields: {target.name}. Please check the security settings of this field "
-                    "and verify that it is read/write for your profile or permission set.",
-                    target.name,
-                )
+                row.error = not_writable(target.name)
+                return
             elif column.via is not None and raw is not None:
                 row.parents.append((column, str(raw).strip()))
             elif raw is not None:
@@ -233,11 +233,22 @@ class Writer:
             missing = [f.name for f in self.obj.required if row.values.get(f.name) is None]
         else:
             missing = [f.name for f in self.obj.required if row.values.get(f.name, 0) is None]
-        if missing:
+        kept = [name for name in row.values if self.obj.fields[name].fixed]
+        if kept and not row.created:
+            row.error = not_writable(kept[0])
+        elif missing:
             message = f"Required fields are missing: [{', '.join(missing)}]"
             row.error = RowError("REQUIRED_FIELD_MISSING", message, tuple(missing))
-        elif self.locked():
-            row.error = LOCKED
+        elif self.guards.locked(row):
+            row.error = self._locked(row)
+
+    def _locked(self, row: Row) -> RowError:
+        """A write locks the record and its parents ("Locking" in the Bulk API 2.0 guide's data load tips)."""
+        held = [self.store.id_of(self.obj, row.record)] if row.record is not None and not row.created else []
+        for lookup in (f for f in self.obj.own if f.refers and row.values.get(f.name)):
+            held.append(self.store.id_of(OBJECTS[lookup.refers], row.values[lookup.name]))
+        named = f" or {len(held)} records: {','.join(held)}" if held else ""
+        return RowError("UNABLE_TO_LOCK_ROW", f"unable to obtain exclusive access to this record{named}")
 
     def _number(self, db: sqlite3.Connection, rows: list[Row]) -> None:
         (last,) = db.execute(f'SELECT coalesce(max("Id"), 0) FROM "{self.obj.name}"').fetchone()
@@ -283,42 +294,85 @@ class Writer:
         self._check_living(db, rows)
         rows = [row for row in rows if row.error is None]
         for row in rows:
-            if self.locked():
-                row.error = LOCKED
-        for child, lookup in children_of(self.obj.name):
-            if lookup.required:
-                self._keep_parents(db, child, lookup, rows)
-        gone = json.dumps([row.record for row in rows if row.error is None])
+            if self.guards.locked(row):
+                row.error = self._locked(row)
+        roots = {row.record: row for row in rows if row.error is None and row.record is not None}
+        doomed = self._doomed(db, list(roots))
+        for name, numbers in doomed.items():
+            for child, lookup in children_of(name):
+                if on_delete(lookup) == "restrict":
+                    self._keep_parents(db, child, lookup, numbers, doomed, roots)
         stamp = now()
-        for child, lookup in children_of(self.obj.name):
-            if not lookup.required:
-                db.execute(
-                    f'UPDATE "{child.name}" SET "{lookup.name}" = NULL, "LastModifiedDate" = ? '
-                    f'WHERE "IsDeleted" = 0 AND "{lookup.name}" IN (SELECT value FROM json_each(?))',
-                    (stamp, gone),
-                )
-        db.execute(
-            f'UPDATE "{self.obj.name}" SET "IsDeleted" = 1, "LastModifiedDate" = ? '
-            'WHERE "Id" IN (SELECT value FROM json_each(?))',
-            (stamp, gone),
-        )
-
-    def _keep_parents(self, db: sqlite3.Connection, child: SObject, lookup: Field, rows: list[Row]) -> None:
-        held = {
-            n
-            for (n,) in db.execute(
-                f'SELECT DISTINCT "{lookup.name}" FROM "{child.name}" '
-                f'WHERE "IsDeleted" = 0 AND "{lookup.name}" IN (SELECT value FROM json_each(?))',
-                (json.dumps([row.record for row in rows]),),
+        for name, numbers in doomed.items():
+            gone = json.dumps([n for n, root in numbers.items() if roots[root].error is None])
+            for child, lookup in children_of(name):
+                if on_delete(lookup) == "clear":
+                    db.execute(
+                        f'UPDATE "{child.name}" SET "{lookup.name}" = NULL, "LastModifiedDate" = ? '
+                        f'WHERE "IsDeleted" = 0 AND "{lookup.name}" IN (SELECT value FROM json_each(?))',
+                        (stamp, gone),
+                    )
+            db.execute(
+                f'UPDATE "{name}" SET "IsDeleted" = 1, "LastModifiedDate" = ? '
+                'WHERE "Id" IN (SELECT value FROM json_each(?))',
+                (stamp, gone),
             )
-        }
-        for row in rows:
-            if row.record in held and row.error is None:
-                row.error = RowError(
+
+    def _doomed(self, db: sqlite3.Connection, numbers: list[int]) -> dict[str, dict[int, int]]:
+        """What goes with these records, by object: each record with the one whose deletion takes it along."""
+        doomed: dict[str, dict[int, int]] = {self.obj.name: {n: n for n in numbers}}
+        fresh = [(self.obj.name, doomed[self.obj.name])]
+        while fresh:
+            name, parents = fresh.pop()
+            for child, lookup in children_of(name):
+                if on_delete(lookup) != "cascade":
+                    continue
+                known = doomed.setdefault(child.name, {})
+                found = {n: parents[parent] for n, parent in _pointing(db, child, lookup, parents) if n not in known}
+                known |= found
+                if found:
+                    fresh.append((child.name, found))
+        return doomed
+
+    def _keep_parents(
+        self, db: sqlite3.Connection, child: SObject, lookup: Field, parents: dict[int, int],
+        doomed: dict[str, dict[int, int]], roots: dict[int, Row],
+    ) -> None:  # fmt: skip
+        for number, parent in _pointing(db, child, lookup, parents):
+            root = roots[parents[parent]]
+            if number not in doomed.get(child.name, {}) and root.error is None:
+                root.error = RowError(
                     "DELETE_FAILED",
-                    f"Your attempt to delete {self.store.id_of(self.obj, row.record or 0)} could not be completed "
+                    f"Your attempt to delete {self.store.id_of(self.obj, root.record or 0)} could not be completed "
                     f"because it is associated with the following {child.label}s.",
                 )
+
+
+def not_writable(name: str) -> RowError:
+    return RowError(
+        "INVALID_FIELD_FOR_INSERT_UPDATE",
+        f"Unable to create/update fields: {name}. Please check the security settings of this field "
+        "and verify that it is read/write for your profile or permission set.",
+        (name,),
+    )
+
+
+def on_delete(lookup: Field) -> str:
+    """What the deletion of a parent does to those who point at it ("Object Relationships Overview" of the help)."""
+    if lookup.fixed:
+        return "cascade"
+    # Salesforce keeps a merged record's master as it was, whatever becomes of it.
+    if lookup.name == "MasterRecordId":
+        return "keep"
+    return "restrict" if lookup.required else "clear"
+
+
+def _pointing(db: sqlite3.Connection, child: SObject, lookup: Field, parents: Iterable[int]) -> list[tuple[int, int]]:
+    return db.execute(
+        f'SELECT "Id", "{lookup.name}" FROM "{child.name}" '
+        f'WHERE "IsDeleted" = 0 AND "{lookup.name}" IN (SELECT value FROM json_each(?))',
+        (json.dumps(list(parents)),),
+    ).fetchall()
 
 
 def _article(operation: str) -> str:

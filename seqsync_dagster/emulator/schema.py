@@ -11,13 +11,17 @@ SOAP_TYPES = {
     "id": "tns:ID", "reference": "tns:ID", "int": "xsd:int", "double": "xsd:double", "currency": "xsd:double",
     "boolean": "xsd:boolean", "date": "xsd:date", "datetime": "xsd:dateTime",
 }  # fmt: skip
-TEXT_TYPES = frozenset({"string", "url", "picklist", "phone", "textarea", "email"})
+TEXT_TYPES = frozenset({"string", "url", "picklist", "multipicklist", "combobox", "phone", "textarea", "email"})
 DECIMAL_TYPES = frozenset({"double", "currency"})
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field; `computed` is the SQL expression of a field nobody writes."""
+    """One field; `computed` is the SQL expression of a field nobody writes.
+
+    `refers` is the object whose records a lookup holds; `others` are those that its describe names
+    besides, for a polymorphic one. `fixed`: said only when a record is created, as master-detail is.
+    """
 
     name: str
     label: str
@@ -32,6 +36,10 @@ class Field:
     id_lookup: bool = False
     unique: bool = False
     refers: str = ""
+    others: tuple[str, ...] = ()
+    fixed: bool = False
+    formula: bool = False
+    auto_number: bool = False
     relationship: str = ""
     picklist: tuple[str, ...] = ()
     restricted: bool = False
@@ -45,26 +53,37 @@ class Field:
     def xsd(self) -> str:
         return SOAP_TYPES.get(self.type, "xsd:string")
 
+    @property
+    def targets(self) -> list[str]:
+        """Every object a lookup may point to, in the order of a describe."""
+        return sorted((self.refers, *self.others)) if self.refers else []
+
     def describe(self) -> dict[str, Any]:
-        calculated = bool(self.computed) and self.name != "SystemModstamp"
+        """As "Field" of DescribeSObjectResult in the SOAP API Developer Guide, which REST writes as JSON."""
+        long_text = self.type == "textarea" and self.length > 255
         return {
             "name": self.name, "label": self.label, "type": self.type, "soapType": self.xsd,
             "length": self.length, "byteLength": self.length * 3, "precision": self.precision,
             "scale": self.scale, "digits": 9 if self.type == "int" else 0,
-            "createable": self.writable, "updateable": self.writable,
+            "createable": self.writable, "updateable": self.writable and not self.fixed,
             "nillable": not (self.required or self.defaulted),
-            "defaultedOnCreate": self.defaulted, "externalId": self.external_id,
-            "idLookup": self.id_lookup or self.external_id, "unique": self.unique, "caseSensitive": False,
-            "referenceTo": [self.refers] if self.refers else [],
-            "relationshipName": self.relationship or None, "polymorphicForeignKey": False,
+            "defaultedOnCreate": self.defaulted or self.auto_number, "externalId": self.external_id,
+            "idLookup": self.match or self.type == "id", "unique": self.unique, "caseSensitive": False,
+            "referenceTo": self.targets, "relationshipName": self.relationship or None,
+            "relationshipOrder": 0 if self.fixed else None, "cascadeDelete": self.fixed,
+            "restrictedDelete": self.required and bool(self.refers) and not self.fixed,
+            "polymorphicForeignKey": bool(self.others), "namePointing": bool(self.others),
             "picklistValues": [
                 {"active": True, "defaultValue": False, "label": v, "validFor": None, "value": v}
                 for v in self.picklist
             ],
-            "restrictedPicklist": self.restricted, "calculated": calculated,
-            "autoNumber": self.computed.startswith("printf"), "custom": self.name.endswith("__c"),
-            "filterable": self.type != "textarea", "sortable": True, "permissionable": self.writable,
+            "restrictedPicklist": self.restricted, "dependentPicklist": False, "controllerName": None,
+            "calculated": self.formula, "calculatedFormula": None, "autoNumber": self.auto_number,
+            "nameField": self.name == "Name", "compoundFieldName": None, "custom": self.name.endswith("__c"),
+            "filterable": not long_text, "sortable": not long_text, "groupable": not long_text,
+            "encrypted": False, "htmlFormatted": False, "permissionable": self.writable and not self.required,
             "deprecatedAndHidden": False, "defaultValue": False if self.type == "boolean" else None,
+            "defaultValueFormula": None, "inlineHelpText": None,
         }  # fmt: skip
 
 
@@ -76,7 +95,7 @@ class Column(NamedTuple):
 
 
 class PolymorphismError(ValueError):
-    """A `Type:Relationship.Field` header, which no lookup here takes."""
+    """A `Type:Relationship.Field` header for a lookup that takes none of that type."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +112,9 @@ class SObject:
     def __post_init__(self) -> None:
         every = [Field("Id", f"{self.label} ID", "id", 18, writable=False, defaulted=True), *self.own]
         if self.name not in ("User", "Organization"):
-            every.append(_lookup("OwnerId", "Owner ID", "User", "Owner", defaulted=True))
+            # A queue may own a task or a record of a custom object, but no account and no contact.
+            queues = ("Group",) if self.name.endswith("__c") or self.name == "Task" else ()
+            every.append(_lookup("OwnerId", "Owner ID", "User", "Owner", defaulted=True, others=queues))
         every += [
             Field("IsDeleted", "Deleted", "boolean", writable=False, defaulted=True),
             Field("CreatedDate", "Created Date", "datetime", writable=False, defaulted=True),
@@ -136,10 +157,10 @@ class SObject:
         if not dot:
             found = self.find(name)
             return Column(found) if found else None
-        _, colon, bare = relationship.partition(":")
-        if colon:
-            raise PolymorphismError(bare if self.lookup(bare) else "")
-        lookup = self.lookup(relationship)
+        named, colon, bare = relationship.partition(":")
+        lookup = self.lookup(bare if colon else relationship)
+        if colon and not (lookup and lookup.others and named.lower() == lookup.refers.lower()):
+            raise PolymorphismError(bare if lookup else "")
         parent = OBJECTS[lookup.refers].find(via) if lookup else None
         return Column(lookup, parent) if lookup and parent and parent.match else None
 
@@ -150,11 +171,11 @@ class SObject:
             "deletable": self.writable, "queryable": True, "retrieveable": True, "undeletable": False,
             "searchable": True, "layoutable": True, "triggerable": True, "mergeable": False,
             "childRelationships": [
-                {"childSObject": child.name, "field": f.name, "cascadeDelete": False,
-                 "restrictedDelete": f.required, "relationshipName": None, "deprecatedAndHidden": False}
+                {"childSObject": child.name, "field": f.name, "cascadeDelete": f.fixed,
+                 "restrictedDelete": f.required and not f.fixed, "relationshipName": None, "deprecatedAndHidden": False}
                 for child, f in children_of(self.name)
             ],
-            "recordTypeInfos": [],
+            "recordTypeInfos": [], "deprecatedAndHidden": False, "customSetting": False,
         }  # fmt: skip
 
     def describe_fully(self) -> dict[str, Any]:
@@ -162,11 +183,13 @@ class SObject:
 
 
 def _lookup(
-    name: str, label: str, to: str, relationship: str, required: bool = False, defaulted: bool = False
-) -> Field:
+    name: str, label: str, to: str, relationship: str, required: bool = False, defaulted: bool = False,
+    fixed: bool = False, others: tuple[str, ...] = (),
+) -> Field:  # fmt: skip
     return Field(
-        name, label, "reference", 18, required=required, defaulted=defaulted, refers=to, relationship=relationship
-    )
+        name, label, "reference", 18, required=required, defaulted=defaulted, refers=to, relationship=relationship,
+        fixed=fixed, others=others,
+    )  # fmt: skip
 
 
 def _external_id() -> Field:
@@ -183,6 +206,8 @@ _ALL = (
     SObject("Account", "Account", "001", (
         Field("Name", "Account Name", "string", 255, required=True), _external_id(),
         _lookup("ParentId", "Parent Account ID", "Account", "Parent"),
+        Field("MasterRecordId", "Master Record ID", "reference", 18, writable=False, refers="Account",
+              relationship="MasterRecord"),
         Field("Website", "Website", "url", 255),
         _choice("Industry", "Industry", "Agriculture/Banking/Consulting/Education/Energy/Retail/Technology", False),
         Field("NumberOfEmployees", "Employees", "int"),
@@ -212,18 +237,48 @@ _ALL = (
         Field("Phone", "Business Phone", "phone", 40),
         Field("Title", "Title", "string", 128),
         _lookup("AccountId", "Account ID", "Account", "Account"),
+        Field("MasterRecordId", "Master Record ID", "reference", 18, writable=False, refers="Contact",
+              relationship="MasterRecord"),
         _lookup("Workspace__c", "Workspace", "Workspace__c", "Workspace__r"),
         _choice("LeadSource", "Lead Source", "Web/Phone Inquiry/Partner Referral/Purchased List/Product/Other", False),
         Field("Description", "Contact Description", "textarea", 32000),
         Field("Birthdate", "Birthdate", "date"),
     )),
     SObject("Workspace_Member__c", "Workspace Member", "a0M", (
-        Field("Name", "Member Number", "string", 80, writable=False, computed="""printf('WM-%06d', "Id")"""),
+        Field("Name", "Member Number", "string", 80, writable=False, auto_number=True,
+              computed="""printf('WM-%06d', "Id")"""),
         _external_id(),
         _lookup("Workspace__c", "Workspace", "Workspace__c", "Workspace__r", required=True),
         _lookup("Contact__c", "Contact", "Contact", "Contact__r", required=True),
         _choice("Role__c", "Role", "Owner/Admin/Member/Viewer", True),
         Field("Joined_On__c", "Joined On", "date"),
+    )),
+    SObject("Subscription__c", "Subscription", "a0S", (
+        Field("Name", "Subscription Number", "string", 80, writable=False, auto_number=True,
+              computed="""printf('SUB-%06d', "Id")"""),
+        _external_id(),
+        Field("Batch__c", "Batch", "string", 20, external_id=True),
+        _lookup("Account__c", "Account", "Account", "Account__r", required=True, fixed=True),
+        _choice("Status__c", "Status", "Trial/Active/Past Due/Cancelled", True),
+        _choice("Channel__c", "Channel", "Web/Partner/Sales", False),
+        Field("Addons__c", "Add-ons", "multipicklist", 4099, picklist=("Support", "Training", "Sandbox")),
+        Field("Amount__c", "Amount", "currency", precision=10, scale=2),
+        Field("Annual_Amount__c", "Annual Amount", "currency", precision=18, scale=2, writable=False, formula=True,
+              computed="""CASE WHEN "Amount__c" IS NOT NULL THEN printf('%.2f', "Amount__c" * 12) END"""),
+        Field("Term_Months__c", "Term in Months", "double", precision=3),
+        Field("Legacy_Code__c", "Legacy Code", "string", 12, writable=False),
+        Field("Auto_Renews__c", "Renews by Itself", "boolean", defaulted=True),
+        Field("Renews_On__c", "Renews On", "date"),
+        Field("Signed_At__c", "Signed At", "datetime"),
+    )),
+    SObject("Task", "Task", "00T", (
+        Field("Subject", "Subject", "combobox", 255, picklist=("Call", "Email", "Send Letter", "Other")),
+        _external_id(),
+        Field("ActivityDate", "Due Date Only", "date"),
+        Field("Description", "Description", "textarea", 32000),
+        _lookup("WhoId", "Name ID", "Contact", "Who", others=("Lead",)),
+        _lookup("WhatId", "Related To ID", "Account", "What", others=("Workspace__c", "Subscription__c", "Contract")),
+        Field("IsClosed", "Closed", "boolean", writable=False, defaulted=True),
     )),
     SObject("User", "User", "005", (
         Field("Username", "Username", "string", 80, required=True, id_lookup=True),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from seqsync_dagster.emulator.errors import ApiError
@@ -16,10 +18,11 @@ _TOKEN = re.compile(
     r"""\s*(?:(?P<string>'(?:[^'\\]|\\.)*')
     |(?P<moment>\d{4}-\d\d-\d\d(?:T[\d:.]+(?:Z|[+-]\d\d:?\d\d))?)
     |(?P<number>[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)
-    |(?P<word>[A-Za-z_][\w.]*)
+    |(?P<word>(?:LAST|NEXT)_N_DAYS:\d+|[A-Za-z_][\w.]*)
     |(?P<mark><=|>=|!=|<>|[=<>(),]))""",
-    re.VERBOSE | re.DOTALL,
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
+_DAYS = re.compile(r"(today|yesterday|tomorrow|(last|next)_n_days:(\d{1,5}))", re.IGNORECASE)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 _KEYWORDS = {"where", "order", "limit", "offset", "from", "and", "or"}
 
@@ -35,6 +38,7 @@ class Query:
     paths: list[tuple[Field | None, SObject, Field]] = field(default_factory=list)
     counting: str = ""
     total: int = 0
+    everything: bool = False
 
     def count(self, store: Store) -> int:
         row = store.reader().execute(f"SELECT count(*) FROM ({self.sql})", self.params).fetchone()
@@ -43,6 +47,16 @@ class Query:
     def page(self, store: Store, version: str, size: int, offset: int) -> list[dict[str, Any]]:
         rows = store.reader().execute(f"SELECT * FROM ({self.sql}) LIMIT ? OFFSET ?", (*self.params, size, offset))
         return [self._record(store, version, row) for row in rows]
+
+    def rows(self, store: Store) -> Iterator[dict[str, Any]]:
+        """Every record, by the paths it was asked with, values as they are on the wire."""
+        for row in store.reader().execute(self.sql, self.params):
+            values, found = iter(row[1:]), {}
+            for via, owner, column in self.paths:
+                name = f"{via.relationship}.{column.name}" if via else column.name
+                found[name] = store.wire(owner, column, next(values))
+                _ = next(values) if via else None
+            yield found
 
     def _record(self, store: Store, version: str, row: tuple[Any, ...]) -> dict[str, Any]:
         record: dict[str, Any] = {"attributes": _attributes(store, version, self.obj, row[0])}
@@ -65,9 +79,9 @@ def _attributes(store: Store, version: str, obj: SObject, number: int) -> dict[s
     return {"type": obj.name, "url": f"/services/data/{version}/sobjects/{obj.name}/{store.id_of(obj, number)}"}
 
 
-def compile_query(store: Store, text: str) -> Query:
-    """The query a SOQL text asks for; an ApiError if it is wrong."""
-    return _Compiler(store, text).query()
+def compile_query(store: Store, text: str, everything: bool = False) -> Query:
+    """The query a SOQL text asks for, of deleted records too if of everything; an ApiError if it is wrong."""
+    return _Compiler(store, text).query(everything)
 
 
 class _Compiler:
@@ -107,7 +121,7 @@ class _Compiler:
         if not self._take(word):
             raise self._malformed(f"unexpected token: '{self._peek() or '<EOF>'}', expecting '{word}'")
 
-    def query(self) -> Query:
+    def query(self, everything: bool) -> Query:
         self._expect("select")
         selected: list[str] = []
         while not selected or self._take(","):
@@ -129,7 +143,7 @@ class _Compiler:
                 "appropriate names.",
             )  # fmt: skip
         self.obj = obj
-        query = Query(obj, self.text)
+        query = Query(obj, self.text, everything=everything)
         columns = ['t."Id"']
         if selected[0].startswith("count("):
             query.counting = selected[0]
@@ -151,9 +165,8 @@ class _Compiler:
         # The subquery is flattened or not as SQLite sees fit, so its columns need names of their own.
         named = ", ".join(f"{sql} AS c{i}" for i, sql in enumerate(columns))
         ordered = ", ".join([*order, 't."Id"'])
-        query.sql = (
-            f'SELECT {named} FROM "{obj.name}" t{joins} WHERE t."IsDeleted" = 0 AND ({where}) ORDER BY {ordered}'
-        )
+        living = "1" if everything else 't."IsDeleted" = 0'
+        query.sql = f'SELECT {named} FROM "{obj.name}" t{joins} WHERE {living} AND ({where}) ORDER BY {ordered}'
         if limit >= 0 or offset:
             query.sql += f" LIMIT {limit} OFFSET {offset}"
         query.params = self.params
@@ -238,11 +251,32 @@ class _Compiler:
         operator = self._next()[1]
         if operator not in ("=", "!=", "<>", "<", ">", "<=", ">="):
             raise self._malformed(f"unexpected token: '{operator}'")
+        days = _DAYS.fullmatch(self._peek())
+        if days and column.type in ("date", "datetime"):
+            self.at += 1
+            return self._in_days(sql, operator, days, column.type == "datetime")
         value = self._value(owner, column)
         # IS, unlike =, is never null, which is how SOQL compares; an index serves it all the same.
         operator = {"=": "IS", "!=": "IS NOT", "<>": "IS NOT"}.get(operator, operator)
         self.params.append(value)
         return f"{sql} {operator} ?"
+
+    def _in_days(self, sql: str, operator: str, days: re.Match[str], moments: bool) -> str:
+        """A comparison with a date literal, which is a range ("Date Formats and Date Literals" of the SOQL guide)."""
+        first, count = {"today": (0, 1), "yesterday": (-1, 1), "tomorrow": (1, 1)}.get(days[1].lower(), (0, 0))
+        if days[2]:
+            first, count = (1 - int(days[3]), int(days[3])) if days[2].lower() == "last" else (1, int(days[3]))
+        today = datetime.now(UTC).date()
+        begins, ends = (str(today + timedelta(days=n)) + "T00:00:00" * moments for n in (first, first + count))
+        conditions = {
+            "=": f"({sql} >= ? AND {sql} < ?)", "<": f"({sql} < ? AND ?)", ">=": f"({sql} >= ? AND ?)",
+            "<=": f"(? AND {sql} < ?)", ">": f"(? AND {sql} >= ?)",
+        }  # fmt: skip
+        if operator in ("!=", "<>"):
+            self.params += [begins, ends]
+            return f"NOT coalesce({conditions['=']}, 0)"
+        self.params += [1 if operator in ("<=", ">") else begins, 1 if operator in ("<", ">=") else ends]
+        return conditions[operator]
 
     def _list(self, owner: SObject, column: Field) -> str:
         self._expect("(")

@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     delimiter TEXT NOT NULL, version REAL NOT NULL, state TEXT NOT NULL, created TEXT NOT NULL,
     modstamp TEXT NOT NULL, uploaded INTEGER NOT NULL DEFAULT 0, handed_in REAL, read INTEGER NOT NULL DEFAULT 0,
     processed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, took_ms INTEGER NOT NULL DEFAULT 0,
-    error TEXT, header TEXT NOT NULL DEFAULT '', watermark INTEGER NOT NULL DEFAULT 0);
+    error TEXT, header TEXT NOT NULL DEFAULT '', watermark INTEGER NOT NULL DEFAULT 0, soql TEXT);
 CREATE TABLE IF NOT EXISTS job_results (
     job INTEGER NOT NULL, chunk INTEGER NOT NULL, succeeded TEXT NOT NULL, failed TEXT NOT NULL,
     PRIMARY KEY (job, chunk)) WITHOUT ROWID;
@@ -40,18 +40,20 @@ def wire_datetime(stored: str) -> str:
     return (stored if "." in stored else stored + ".000") + "+0000"
 
 
+def _column(f: Field) -> str:
+    # Decimals are text: a REAL would not give 123456789012.34 back exactly.
+    kind = "TEXT COLLATE NOCASE" if f.type in TEXT_TYPES else "TEXT"
+    kind = "INTEGER" if f.type in ("id", "int", "boolean", "reference") else kind
+    kind += " PRIMARY KEY" if f.name == "Id" else ""
+    kind += f" GENERATED ALWAYS AS ({f.computed}) VIRTUAL" if f.computed else ""
+    return f'"{f.name}" {kind}'
+
+
 def _ddl(obj: SObject) -> Iterator[str]:
-    columns = []
-    for f in obj.fields.values():
-        # Decimals are text: a REAL would not give 123456789012.34 back exactly.
-        kind = "TEXT COLLATE NOCASE" if f.type in TEXT_TYPES else "TEXT"
-        kind = "INTEGER" if f.type in ("id", "int", "boolean", "reference") else kind
-        kind += " PRIMARY KEY" if f.name == "Id" else ""
-        kind += f" GENERATED ALWAYS AS ({f.computed}) VIRTUAL" if f.computed else ""
-        columns.append(f'"{f.name}" {kind}')
+    columns = (_column(f) for f in obj.fields.values())
     yield f'CREATE TABLE IF NOT EXISTS "{obj.name}" ({", ".join(columns)})'
     for f in obj.own:
-        if f.match or f.refers:
+        if f.match or (f.refers and f.writable):
             unique = "UNIQUE " if f.unique else ""
             yield (
                 f'CREATE {unique}INDEX IF NOT EXISTS "{obj.name}_{f.name}" ON "{obj.name}" ("{f.name}") '
@@ -75,6 +77,8 @@ class Store:
             for obj in OBJECTS.values():
                 for statement in _ddl(obj):
                     db.execute(statement)
+                self._catch_up(db, obj.name, {f.name: _column(f) for f in obj.fields.values()})
+            self._catch_up(db, "jobs", {"soql": "soql TEXT"})
             known = self.setting("org_id")
             if org_id and known and org_id[:15] != known[:15]:
                 raise ValueError(f"{path} belongs to organization {known}, not {org_id}")
@@ -84,6 +88,12 @@ class Store:
             if not known:
                 db.execute("INSERT INTO settings VALUES ('org_id', ?)", (self.org_id,))
                 self._seed(db)
+
+    def _catch_up(self, db: sqlite3.Connection, table: str, columns: dict[str, str]) -> None:
+        """A file of an earlier version gets the columns that came since."""
+        there = {row[1] for row in db.execute(f'PRAGMA table_xinfo("{table}")')}
+        for name in columns.keys() - there:
+            db.execute(f'ALTER TABLE "{table}" ADD COLUMN {columns[name]}')
 
     def clear(self) -> None:
         """Everything goes but the organization's id."""

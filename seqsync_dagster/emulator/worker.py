@@ -9,10 +9,10 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from seqsync_dagster.emulator.bulk import (
+    BATCH,
     DELIMITERS,
     LINE_ENDINGS,
     Job,
@@ -20,30 +20,39 @@ from seqsync_dagster.emulator.bulk import (
     find,
     jobs_in,
     precisely_now,
+    used_today,
+    write_extract,
 )
+from seqsync_dagster.emulator.csv_rules import JobFailedError, check_line_endings, columns, rows
 from seqsync_dagster.emulator.errors import RowError
 from seqsync_dagster.emulator.faults import Controls
-from seqsync_dagster.emulator.rules import Row, Writer
-from seqsync_dagster.emulator.schema import DECIMAL_TYPES, Column, Field, PolymorphismError, SObject
+from seqsync_dagster.emulator.rows import Row
+from seqsync_dagster.emulator.rules import Guards, Writer
+from seqsync_dagster.emulator.schema import DECIMAL_TYPES, Column, Field
 from seqsync_dagster.emulator.store import Store
 from seqsync_dagster.emulator.values import java_double
 
 _GROUP = 200  # rows that Salesforce saves at once, and that cannot see each other
 _TRANSACTION = 2000
 _NULL = "#N/A"
-_BOM = "\ufeff"
+_FAILED_MIDWAY = "TooManyLockFailure : Too many lock failure 200 Trying again later."
+_NO_BATCH_LEFT = "ExceededQuota : ApiBatchItems Limit exceeded."
 
-
-class JobFailedError(Exception):
-    """The job as a whole ends here; the message is its errorMessage."""
+#: Which batch (job, number in it) was the last to have a row of a parent (object, number).
+Held = dict[tuple[str, int], tuple[int, int]]
 
 
 class JobRun:
     """A job being worked on. What it has done is committed with the rows themselves, so a restart repeats nothing."""
 
-    def __init__(self, store: Store, controls: Controls, job: Job) -> None:
-        self.store, self.controls, self.job = store, controls, job
+    def __init__(self, store: Store, controls: Controls, job: Job, held: Held) -> None:
+        self.store, self.controls, self.job, self._held = store, controls, job, held
         self.not_before = 0.0
+        self._done = job.read
+        self._where = f"/jobs/ingest {job.object}"
+        self._failing = controls.strikes(("fail_job",), self._where)
+        self._slow = controls.strikes(("slow_job",), self._where)
+        self._contention = controls.contention(self._where)
         self._rows: Iterator[list[str]] = iter(())
         self._columns: list[Column] = []
         self._decimals: list[int] = []
@@ -61,7 +70,8 @@ class JobRun:
     def begin(self) -> None:
         """Read the header and take the job up where it stands."""
         job = self.job
-        self._check_line_endings()
+        if self._body:
+            check_line_endings(body_path(self.store, job), job.line_ending)
         self._read_header()
         watermark = job.watermark
         with self.store.write() as db:
@@ -74,43 +84,35 @@ class JobRun:
             )
         self._writer = Writer(
             self.store, job.sobject, job.operation, job.key_field, self._mistyped,
-            partial(self.controls.lock_hits, f"/jobs/ingest {job.object}"), watermark,
+            Guards(self._locked, tuple(self.controls.rules_of(job.object))), watermark,
         )  # fmt: skip
         for _ in range(job.read):
             next(self._rows)
-
-    def _check_line_endings(self) -> None:
-        if self._body is None:
-            return
-        setting = self.job.line_ending
-        wrong = f"ClientInputError : LineEnding is invalid on user data. Current LineEnding setting is {setting}"
-        with body_path(self.store, self.job).open("rb") as raw:
-            if self.job.line_ending == "CRLF":
-                header = raw.readline()
-                if header.endswith(b"\n") and not header.endswith(b"\r\n"):
-                    raise JobFailedError(wrong)
-            elif any(b"\r" in block for block in iter(partial(raw.read, 1 << 20), b"")):
-                raise JobFailedError(wrong)
 
     def _read_header(self) -> None:
         job = self.job
         first = self._body.readline() if self._body else ""
         if not first:
             return
-        if first.startswith(_BOM + '"'):
-            raise JobFailedError("InvalidBatch : Failed to parse CSV. Found unescaped quote")
         self._header = first.rstrip("\r\n")
-        assert self._body is not None
-        self._rows = filter(None, csv.reader(self._body, delimiter=DELIMITERS[job.delimiter], strict=True))
-        try:
-            names = next(csv.reader([self._header], delimiter=DELIMITERS[job.delimiter], strict=True))
-        except csv.Error as error:
-            raise JobFailedError(f"InvalidBatch : Failed to parse CSV. {error}") from None
-        self._columns = [_column(job.sobject, name) for name in names]
-        self._decimals = [i for i, c in enumerate(self._columns) if c.via is None and c.field.type in DECIMAL_TYPES]
         needed = job.key or ("Id" if job.operation != "insert" else None)
-        if needed and not any(c.via is None and c.field.name == needed for c in self._columns):
-            raise JobFailedError(f"InvalidBatch : Field name not found : {needed}")
+        self._columns = columns(job.sobject, self._header, DELIMITERS[job.delimiter], needed)
+        self._decimals = [i for i, c in enumerate(self._columns) if c.via is None and c.field.type in DECIMAL_TYPES]
+        assert self._body is not None
+        self._rows = rows(self._body, DELIMITERS[job.delimiter], len(self._columns))
+
+    def _locked(self, row: Row) -> bool:
+        """Batches of a job run in parallel, so rows of one parent in two of them may lock each other out."""
+        fault, locked = self._contention, self.controls.lock_hits(self._where)
+        if fault is None:
+            return locked
+        batch = (self.job.n, self._done // fault.rows)
+        for lookup in (f for f in self.job.sobject.own if f.refers and row.values.get(f.name)):
+            parent = (lookup.refers, row.values[lookup.name])
+            other = self._held.setdefault(parent, batch)
+            locked = locked or (other != batch and self.controls.strikes(("contention",), self._where) is not None)
+            self._held[parent] = batch
+        return locked
 
     def _mistyped(self, field: Field, raw: Any) -> RowError:
         at = next(i for i, column in enumerate(self._columns) if column.field is field)
@@ -121,28 +123,31 @@ class JobRun:
 
     def _read(self, count: int) -> tuple[list[list[str]], str | None, bool]:
         """Rows, what makes going on impossible, and whether this was the end."""
-        rows: list[list[str]] = []
+        found: list[list[str]] = []
         try:
             for cells in self._rows:
-                if len(cells) != len(self._columns):
-                    message = "InvalidBatch : Failed to parse CSV. A row has another number of columns than the header"
-                    return rows, message, True
-                rows.append(cells)
-                if len(rows) == count:
-                    return rows, None, False
-        except (csv.Error, UnicodeDecodeError) as error:
-            return rows, f"InvalidBatch : Failed to parse CSV. {error}", True
-        return rows, None, True
+                found.append(cells)
+                if len(found) == count:
+                    return found, None, False
+        except JobFailedError as failure:
+            return found, str(failure), True
+        return found, None, True
 
     def step(self) -> bool:
         """One transaction of rows; whether there may be more."""
         began = time.monotonic()
-        speed = self.controls.speed.rows_per_s
+        speed = self._slow.rows if self._slow else self.controls.settings.bulk_rows_per_s
         count = min(_TRANSACTION, max(_GROUP, speed // 10 // _GROUP * _GROUP)) if speed else _TRANSACTION
-        read, error, ended = self._read(count)
-        columns = self._columns
+        if self._failing:
+            count = min(count, max(0, self._failing.rows - self._done))
+        read, error, ended = self._read(count) if count else ([], None, False)
+        if self._failing and not ended and self._done + len(read) >= self._failing.rows:
+            error, ended = self._failing.message or _FAILED_MIDWAY, True
+        if read and self._done % BATCH == 0 and not self._batch_is_left():
+            read, error, ended = [], _NO_BATCH_LEFT, True
         rows = [
-            Row([(c, None if v == _NULL else v) for c, v in zip(columns, cells, strict=True) if v]) for cells in read
+            Row([(c, None if v == _NULL else v) for c, v in zip(self._columns, cells, strict=True) if v])
+            for cells in read
         ]
         self._writer.clean(rows)
         with self.store.write() as db:
@@ -150,7 +155,9 @@ class JobRun:
             if job is None or job.state != "InProgress":
                 return False
             for start in range(0, len(rows), _GROUP):
+                self._done = job.read + start
                 self._writer.write(db, rows[start : start + _GROUP])
+            self._done = job.read + len(rows)
             succeeded, failed = self._results(job, read, rows)
             db.execute("INSERT INTO job_results VALUES (?, ?, ?, ?)", (job.n, job.read, succeeded, failed))
             state = ("Failed" if error else "JobComplete") if ended else "InProgress"
@@ -163,6 +170,9 @@ class JobRun:
         if speed:
             self.not_before = began + len(rows) / speed
         return not ended
+
+    def _batch_is_left(self) -> bool:
+        return used_today(self.store).batches < self.controls.settings.bulk_batches_limit
 
     def _results(self, job: Job, read: list[list[str]], rows: list[Row]) -> tuple[str, str]:
         succeeded, failed = io.StringIO(), io.StringIO()
@@ -189,21 +199,6 @@ class JobRun:
         return succeeded.getvalue(), failed.getvalue()
 
 
-def _column(obj: SObject, name: str) -> Column:
-    try:
-        column = obj.column(name)
-    except PolymorphismError as polymorphism:
-        relationship = str(polymorphism)
-        if relationship:
-            message = f"type is not needed for non polymorphic foreign key references: {relationship}"
-        else:
-            message = f"Unable to find relationship: {name.partition(':')[2].partition('.')[0]}"
-        raise JobFailedError(f"InvalidBatch : {message}") from None
-    if column is None:
-        raise JobFailedError(f"InvalidBatch : Field name not found : {name}")
-    return column
-
-
 class Worker(threading.Thread):
     """Works on every job that was handed in until told to stop."""
 
@@ -213,6 +208,7 @@ class Worker(threading.Thread):
         self._news = threading.Event()
         self._ending = False
         self._runs: dict[int, JobRun] = {}
+        self._held: Held = {}
 
     def wake(self) -> None:
         """A job was handed in, or a setting changed."""
@@ -234,6 +230,8 @@ class Worker(threading.Thread):
         while not self._ending:
             self._news.clear()
             jobs = jobs_in(self._store, "UploadComplete", "InProgress")
+            if not jobs:
+                self._held.clear()
             for gone in self._runs.keys() - {job.n for job in jobs}:
                 self._runs.pop(gone).close()
             worked = [self._advance(job) for job in jobs if not self._ending]
@@ -244,9 +242,15 @@ class Worker(threading.Thread):
         run = self._runs.get(job.n)
         try:
             if run is None:
-                if job.state == "UploadComplete" and time.time() < (job.handed_in or 0) + self._controls.speed.delay_s:
+                if (
+                    job.state == "UploadComplete"
+                    and time.time() < (job.handed_in or 0) + self._controls.settings.bulk_delay_s
+                ):
                     return False
-                run = self._runs[job.n] = JobRun(self._store, self._controls, job)
+                if job.soql is not None:
+                    self._extract(job)
+                    return True
+                run = self._runs[job.n] = JobRun(self._store, self._controls, job, self._held)
                 run.begin()
             if time.monotonic() < run.not_before:
                 return False
@@ -257,6 +261,16 @@ class Worker(threading.Thread):
             traceback.print_exc()
             self._fail(job, f"Unknown : {error!r}")
         return True
+
+    def _extract(self, job: Job) -> None:
+        began = time.monotonic()
+        count = write_extract(self._store, job)
+        with self._store.write() as db:
+            db.execute(
+                "UPDATE jobs SET state = 'JobComplete', processed = ?, took_ms = ?, modstamp = ? "
+                "WHERE n = ? AND state = 'UploadComplete'",
+                (count, int((time.monotonic() - began) * 1000) + 1, precisely_now(), job.n),
+            )
 
     def _fail(self, job: Job, message: str) -> None:
         with self._store.write() as db:

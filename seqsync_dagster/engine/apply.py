@@ -43,6 +43,7 @@ def apply(work: Work, room: Room, tables: StateTables, run_id: str) -> None:
     total = sum(g.rows for g in groups)
     done = 0
     room.connection.commit()
+    room.paging()
     for group in groups:
         try:
             _send_group(work, room, tables, run_id, group, sending)
@@ -137,6 +138,7 @@ def stage_outcomes(
 ) -> None:
     """Copy the journal's outcomes beside the plan: for references within the run, and for settling."""
     condition = sa.true() if anew else tables.outcome.c.seq > after_seq
+    room.paging()
     room.connection.execute(sa.delete(tables.outcome).where(condition))
     room.connection.commit()
     for chunk in work.site.journal.outcomes(run_id, after_seq=-1 if anew else after_seq):

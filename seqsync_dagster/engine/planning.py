@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from seqsync_dagster.engine.comparing import Against, Comparison, compare
 from seqsync_dagster.engine.guard import PlannedChange
-from seqsync_dagster.engine.preflight import match_field
+from seqsync_dagster.engine.preflight import Mapped, check_mapping, first_writes, match_field
 from seqsync_dagster.engine.report import Counts
 from seqsync_dagster.engine.site import Work, checked_account
 from seqsync_dagster.errors import LedgerLost, StateError
@@ -23,6 +23,7 @@ from seqsync_dagster.ledger import registry
 from seqsync_dagster.ledger import tables as t
 from seqsync_dagster.ledger.delta import delta_table, lookup_values, temporary
 from seqsync_dagster.ledger.fingerprint import OUT_OF_STEP, Model, mapping_digest, policy_digest
+from seqsync_dagster.ledger.mapping_change import remembered_mapping, remembered_types, what_changed
 from seqsync_dagster.ledger.plan import (
     FOUND,
     OWN_RECORD,
@@ -40,6 +41,8 @@ from seqsync_dagster.sequence.spec import SyncSpec
 from seqsync_dagster.warehouse.open import Room, check_types, reraise
 from seqsync_dagster.warehouse.source import ModelSource
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -50,6 +53,7 @@ class Planned:
     change: PlannedChange
     resync_reason: str | None
     known: Registered | None
+    mapped: Mapped
     registry: Mapping[str, Any]
     """Columns of ``syncs`` that become true once the plan is settled."""
     nothing_to_do: bool
@@ -75,6 +79,7 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
     sync, options, connection = work.sync, work.options, room.connection
     tables = work.tables(room.schema)
     names = (work.site.sequence.name, sync.name)
+    registry.migrate(connection, tables)
     if options.rebuild_ledger:
         registry.drop_ledger(connection, tables, *names)
     known = registry.read(connection, tables, *names)
@@ -95,9 +100,13 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
     model = Model(relation, room.column_types(sa.select(*[relation.c[c] for c in columns])))
     check_types(source, model.types)
     digest = mapping_digest(sync, model.types)
+    sent_types = remembered_types(known.mapping, known.mapping_digest) if known is not None else {}
+    mapped = Mapped(work.site.sequence, sync, model.types, first_writes(sync), sent_types)
     new = known is None or known.org_id is None
     if new:
         account = checked_account(work, known)
+        # Before the ledger is bound to this object and match field: they may be what is wrong.
+        check_mapping(work.site.destination, mapped)
         case_sensitive = match_field(work.site.destination, sync).case_sensitive
     else:
         assert known is not None
@@ -126,21 +135,24 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
     if known is not None and dict(known.parent_arrivals) != arrivals:
         stale = make_stale_due(connection, tables, sync, ledgers)
         connection.commit()
-    reason = _resync_reason(work, room, tables, known, digest)
+    reason = _resync_reason(work, room, tables, known, model.types)
     full = reason is not None
     first = known is None or known.mapping_digest is None or not _fingerprints(connection, tables)
-    if full or first:
-        # The differences are the whole model, and there is nothing to join them to.
-        room.spare()
     cases = {sync.name: case_sensitive, **{p: r.case_sensitive for p, r in parents.items() if r}}
     against = Against(tables, known, digest, cases, arrivals, full, stale > 0)
-    compared = compare(work, room, source, model, against)
+    # Where the differences are the whole model, there is little to join them to, and sending them takes far longer.
+    whole = full or first
+
+    def economically(act: Callable[[], T]) -> T:
+        return room.frugally(act) if whole else act()
+
+    compared = economically(lambda: compare(work, room, source, model, against))
     if compared.unchanged:
         room.release_model()
         assert known is not None and compared.rows is not None
-        return _unchanged(known, compared.rows)
+        return _unchanged(known, mapped, compared.rows)
     room.release_model()
-    _find_records(work, room, tables, known)
+    _find_records(work, room, tables, known, mapped)
     request = PlanRequest(
         sync=sync,
         tables=tables,
@@ -152,18 +164,28 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
         now=datetime.now(UTC),
         limit=options.limit,
     )
-    prepared = prepare_plan(room, request)
+    prepared = economically(lambda: prepare_plan(room, request))
     connection.commit()
     work.site.journal.begin(work.lease, work.run_id)
-    registry.claim(connection, tables, *names, work.epoch)
-    write_plan(room, request, prepared)
     # What fingerprints mean stands beside the first of them, so that a kill cannot part the two.
-    meaning = {"mapping_digest": digest, "hash_name": room.hash_name}
+    meaning = {
+        "mapping_digest": digest,
+        "mapping": remembered_mapping(sync, model.types),
+        "hash_name": room.hash_name,
+    }
     spec = sync.model_dump_json(by_alias=True)
-    registry.update(connection, tables, *names, plan_run_id=work.run_id, plan_spec=spec, **(meaning if first else {}))
-    counts, change = _count(connection, tables, work, compared)
-    name = plan_id(connection, tables, digest)
-    connection.commit()
+
+    def write() -> tuple[Counts, PlannedChange, str]:
+        registry.claim(connection, tables, *names, work.epoch)
+        write_plan(room, request, prepared)
+        values = {"plan_run_id": work.run_id, "plan_spec": spec, **(meaning if first else {})}
+        registry.update(connection, tables, *names, **values)
+        counted = _count(connection, tables, work, compared)
+        name = plan_id(connection, tables, digest)
+        connection.commit()
+        return *counted, name
+
+    counts, change, name = economically(write)
     work.site.journal.planned(work.lease, work.run_id, name)
     settled: dict[str, Any] = dict(OUT_OF_STEP)
     if not options.partial:
@@ -173,7 +195,7 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
             "parent_arrivals": json.dumps(arrivals),
             **(compared.checksum.as_columns() if compared.checksum is not None else {}),
         }
-    return Planned(name, counts, change, reason, known, settled, nothing_to_do=False, epoch=work.epoch)
+    return Planned(name, counts, change, reason, known, mapped, settled, nothing_to_do=False, epoch=work.epoch)
 
 
 def _refuse_other_target(sync: SyncSpec, known: Registered) -> None:
@@ -191,21 +213,23 @@ def _fingerprints(connection: sa.Connection, tables: StateTables) -> int:
     return connection.execute(sa.select(sa.func.count(ledger.c.fingerprint)).select_from(ledger)).scalar_one()
 
 
-def _resync_reason(work: Work, room: Room, tables: StateTables, known: Registered | None, digest: str) -> str | None:
+def _resync_reason(
+    work: Work, room: Room, tables: StateTables, known: Registered | None, types: Mapping[str, str]
+) -> str | None:
     if work.options.full_resync:
         return "the run asked for a full resync"
     if work.options.only_keys or known is None or known.mapping_digest is None:
         return None
     if not _fingerprints(room.connection, tables):
         return None
-    if known.mapping_digest != digest:
-        return "the mapping, or a type of the model, changed"
+    if known.mapping_digest != mapping_digest(work.sync, types):
+        return what_changed(known.mapping, known.mapping_digest, work.sync, types)
     if known.hash_name != room.hash_name:
         return f"fingerprints were computed by {known.hash_name}, this engine computes {room.hash_name}"
     return None
 
 
-def _unchanged(known: Registered, rows: int) -> Planned:
+def _unchanged(known: Registered, mapped: Mapped, rows: int) -> Planned:
     last = known.last_counts
     counts = Counts(
         model=rows,
@@ -216,7 +240,7 @@ def _unchanged(known: Registered, rows: int) -> Planned:
         invalid_duplicate=last.get("invalid_duplicate", 0),
     )
     counts = replace(counts, unchanged=rows - counts.waiting - counts.held - counts.invalid)
-    return Planned("-", counts, PlannedChange(0, 0, 0), None, known, {}, nothing_to_do=True)
+    return Planned("-", counts, PlannedChange(0, 0, 0), None, known, mapped, {}, nothing_to_do=True)
 
 
 def _parent(work: Work, room: Room, parent: str) -> Registered | None:
@@ -236,7 +260,7 @@ def _ledger(work: Work, room: Room, parent: str) -> sa.TableClause | None:
     return table if sa.inspect(room.connection).has_table(table.name, schema=schema) else None
 
 
-def _find_records(work: Work, room: Room, tables: StateTables, known: Registered | None) -> None:
+def _find_records(work: Work, room: Room, tables: StateTables, known: Registered | None, mapped: Mapped) -> None:
     """Ask the destination for the records that no sync writes, for the differing rows only."""
     shape = Shape.of(work.sync)
     if not shape.lookups and work.sync.mode != "update":
@@ -253,7 +277,7 @@ def _find_records(work: Work, room: Room, tables: StateTables, known: Registered
     )
     for field, lookup in shape.lookups.items():
         values = room.fetch(lookup_values(shape, field))["value"].combine_chunks()
-        _find(work, room, known, field, lookup.lookup, lookup.by, values)
+        _find(work, room, known, mapped, field, lookup.lookup, lookup.by, values)
     if work.sync.mode == "update":
         d, ledger = delta_table(shape), tables.ledger
         unknown = (
@@ -263,14 +287,24 @@ def _find_records(work: Work, room: Room, tables: StateTables, known: Registered
             .distinct()
         )
         values = room.fetch(unknown)["value"].combine_chunks()
-        _find(work, room, known, OWN_RECORD, work.sync.object, work.sync.match, values)
+        _find(work, room, known, mapped, OWN_RECORD, work.sync.object, work.sync.match, values)
     room.connection.commit()
 
 
-def _find(work: Work, room: Room, known: Registered | None, field: str, object: str, by: str, values: pa.Array) -> None:
+def _find(
+    work: Work,
+    room: Room,
+    known: Registered | None,
+    mapped: Mapped,
+    field: str,
+    object: str,
+    by: str,
+    values: pa.Array,
+) -> None:
     if not len(values):
         return
     checked_account(work, known)
+    check_mapping(work.site.destination, mapped)
     for table in _distinct_records(work.site.destination.find(object, by, values)):
         room.load(found_table(), table.append_column("field", pa.array([field] * table.num_rows, pa.string())))
 

@@ -130,3 +130,52 @@ class FinishReport:
     api_calls: int
     row_bearing_calls: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class DriftSample:
+    """One field of one record that does not hold what was acknowledged. Sensitive values are masked already."""
+
+    key: str
+    field: str
+    """Empty when the record itself is not there any more."""
+    expected: str | None
+    """As the destination writes it; None: empty."""
+    found: str | None
+    dest_id: str
+    url: str
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """How what a destination holds differs from what it acknowledged. Every count is of records."""
+
+    sequence: str
+    sync: str
+    checked: int
+    """Acknowledged records that were looked for."""
+    compared: int
+    """Of these, records whose values were compared: their rows are as they were acknowledged."""
+    changed: int
+    """Records of which a field holds something else."""
+    deleted: int
+    """Records that are not there any more: deleted, merged into another, or out of the user's sight."""
+    by_field: Mapping[str, int]
+    """Changed records per field, the most frequent field first."""
+    samples: tuple[DriftSample, ...]
+    """Up to ten per field, and ten deleted records."""
+    left_out: tuple[str, ...]
+    """Mapped fields that were not compared."""
+    made_due: int
+    """Changed records that the next run sends again."""
+    made_gone: int
+    """Deleted records that became `gone` in the ledger."""
+    summary: str
+    """One or two sentences for a person."""
+    api_calls: int
+    seconds: float
+
+    @property
+    def drifted(self) -> int:
+        """Records changed or deleted."""
+        return self.changed + self.deleted

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
@@ -15,9 +16,9 @@ from seqsync_dagster.engine.apply import apply, stage_outcomes
 from seqsync_dagster.engine.guard import check_guards
 from seqsync_dagster.engine.options import RunOptions
 from seqsync_dagster.engine.planning import Planned, plan
-from seqsync_dagster.engine.preflight import check_mapping
+from seqsync_dagster.engine.preflight import Write, check_mapping
 from seqsync_dagster.engine.recover import recover
-from seqsync_dagster.engine.report import SyncReport
+from seqsync_dagster.engine.report import Counts, SyncReport
 from seqsync_dagster.engine.reporting import counted, report
 from seqsync_dagster.engine.settling import discard_plan, settle_completed, settle_interrupted
 from seqsync_dagster.engine.site import Site, Work, checked_account
@@ -25,7 +26,8 @@ from seqsync_dagster.errors import LeaseLost
 from seqsync_dagster.journal import Scope
 from seqsync_dagster.ledger import rows
 from seqsync_dagster.ledger.tables import StateTables
-from seqsync_dagster.warehouse.open import Room
+from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.warehouse.open import Room, reraise
 from seqsync_dagster.warehouse.source import ModelSource
 
 __all__ = ["Site", "run_sync"]
@@ -85,12 +87,10 @@ def _carry_out(work: Work, room: Room, planned: Planned, calls: CallCount, began
             )
         if planned.counts.planned:
             checked_account(work, planned.known)
-            check_mapping(site.destination, site.sequence, sync)
+            _preflight(work, planned)
         apply(work, room, tables, work.run_id)
         stage_outcomes(work, room, tables, work.run_id, anew=True)
-        counts = counted(planned.counts, rows.outcome_counts(room.connection, tables))
-        problems = rows.problem_rows(room.connection, tables, sync, 100)
-        changes = rows.change_rows(room.connection, tables, sync, 20)
+        counts, problems, changes = room.frugally(lambda: _told(room, tables, planned, sync))
         room.connection.commit()
     except LeaseLost:
         raise
@@ -100,6 +100,8 @@ def _carry_out(work: Work, room: Room, planned: Planned, calls: CallCount, began
             room.connection.rollback()
             work.lease.check()
         _leave(work, room, tables, planned)
+        if isinstance(error, DBAPIError):
+            raise reraise(error, f"sync {sync.name}: the warehouse failed while rows were sent") from None
         raise
     settled = dict(planned.registry)
     if settled:
@@ -114,6 +116,28 @@ def _carry_out(work: Work, room: Room, planned: Planned, calls: CallCount, began
         resync_reason=planned.resync_reason,
     )
     return report(work, planned, counts, problems, changes, _since(began), *_made(site, calls))
+
+
+def _preflight(work: Work, planned: Planned) -> None:
+    updates = planned.change.updates
+    writes: set[Write] = {"update"} if updates else set()
+    if planned.counts.planned > updates:
+        writes.add("create")
+    risks = check_mapping(work.site.destination, replace(planned.mapped, writes=frozenset(writes)))
+    known = planned.known
+    if known is None or known.mapping_digest is None or planned.resync_reason is not None:
+        # Once, not at every run for ever.
+        for risk in risks:
+            work.log(f"{work.sync.name}: {risk}")
+
+
+def _told(
+    room: Room, tables: StateTables, planned: Planned, sync: SyncSpec
+) -> tuple[Counts, list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """What became of the rows, and samples of those that were not and that were acknowledged."""
+    counts = counted(planned.counts, rows.outcome_counts(room.connection, tables))
+    problems = rows.problem_rows(room.connection, tables, sync, 100)
+    return counts, problems, rows.change_rows(room.connection, tables, sync, 20)
 
 
 def _leave(work: Work, room: Room, tables: StateTables, planned: Planned) -> None:

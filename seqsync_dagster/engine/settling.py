@@ -30,24 +30,21 @@ def settle_completed(
 ) -> None:
     """Settle a run that ended by itself, and close it in the journal."""
     work.lease.check()
-    settle(
-        room.connection,
-        tables,
-        Settlement(
-            sequence=work.site.sequence,
-            sync=work.sync,
-            run_id=work.run_id,
-            plan_id=plan_id,
-            holder=work.holder,
-            epoch=work.epoch,
-            started_at=work.started_at,
-            now=datetime.now(UTC),
-            completed=True,
-            registry=registry,
-            counts=asdict(counts),
-            resync_reason=resync_reason,
-        ),
+    settlement = Settlement(
+        sequence=work.site.sequence,
+        sync=work.sync,
+        run_id=work.run_id,
+        plan_id=plan_id,
+        holder=work.holder,
+        epoch=work.epoch,
+        started_at=work.started_at,
+        now=datetime.now(UTC),
+        completed=True,
+        registry=registry,
+        counts=asdict(counts),
+        resync_reason=resync_reason,
     )
+    room.frugally(lambda: settle(room.connection, tables, settlement))
     work.site.journal.close_run(work.lease, work.run_id)
 
 
@@ -73,20 +70,17 @@ def settle_interrupted(
 ) -> None:
     """Settle what is known of a run that did not end by itself; its unsent rows stay due."""
     work.lease.check()
-    settle(
-        room.connection,
-        tables,
-        Settlement(
-            sequence=work.site.sequence,
-            sync=work.sync,
-            run_id=run_id,
-            plan_id=plan_id,
-            holder=work.holder,
-            epoch=work.epoch,
-            started_at=work.started_at,
-            now=datetime.now(UTC),
-            completed=False,
-            in_flight=in_flight,
-            registry={**OUT_OF_STEP, **(registry or {})},
-        ),
+    settlement = Settlement(
+        sequence=work.site.sequence,
+        sync=work.sync,
+        run_id=run_id,
+        plan_id=plan_id,
+        holder=work.holder,
+        epoch=work.epoch,
+        started_at=work.started_at,
+        now=datetime.now(UTC),
+        completed=False,
+        in_flight=in_flight,
+        registry={**OUT_OF_STEP, **(registry or {})},
     )
+    room.frugally(lambda: settle(room.connection, tables, settlement))

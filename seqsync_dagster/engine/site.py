@@ -26,6 +26,10 @@ class Site:
     journal: Journal
     destination: Destination
 
+    def __post_init__(self) -> None:
+        # A limit of a connection's own holds for all its syncs, in whatever process they run.
+        self.destination.calls.ledger = self.journal.calls_of(self.sequence.destination)
+
 
 @dataclass(frozen=True)
 class Work:

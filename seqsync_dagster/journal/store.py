@@ -26,6 +26,7 @@ from seqsync_dagster.destinations.protocol import OUTCOME_SCHEMA, SEQ
 from seqsync_dagster.errors import StateError
 from seqsync_dagster.journal import lease as leases
 from seqsync_dagster.journal import tables
+from seqsync_dagster.journal.calls import CallLedger
 from seqsync_dagster.journal.database import Database, database_now
 from seqsync_dagster.journal.lease import Lease, Scope
 
@@ -101,6 +102,10 @@ class Journal:
     def holder(self, scope: Scope) -> str | None:
         """Who holds the lease on `scope`; None when it is free to be taken."""
         return leases.current_holder(self._database, scope)
+
+    def calls_of(self, connection: str) -> CallLedger:
+        """The count of API calls that all syncs of `connection` share."""
+        return CallLedger(self._database, connection)
 
     def begin(self, lease: Lease, run_id: str) -> None:
         """Register a run; it is open from now on.

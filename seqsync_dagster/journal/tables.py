@@ -5,6 +5,7 @@
     journal_run       runs begun; a closed run leaves its one small row
     journal_send      what an open run sent or is about to send, and how to find it again
     journal_outcome   the destination's word on rows of open runs, until settled
+    journal_call      API calls of the last 24 hours by connection, where it has a budget
 
 On PostgreSQL they live in the warehouse's state schema (default ``seqsync``), on SQLite in the
 file. Times are seconds since 1970 in UTC by the database's clock: ``to_timestamp(x)`` and
@@ -24,10 +25,15 @@ from sqlalchemy.dialects import postgresql
 SCHEMA = "seqsync"
 """PostgreSQL schema of the tables unless the journal's URL names another one; translated to none on SQLite."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version that this code reads and writes. Raise it together with an entry in `MIGRATIONS`."""
 
-MIGRATIONS: Mapping[int, Callable[[sa.Connection], None]] = {}
+
+def _add_calls(connection: sa.Connection) -> None:
+    call.create(connection, checkfirst=True)
+
+
+MIGRATIONS: Mapping[int, Callable[[sa.Connection], None]] = {1: _add_calls}
 """From version -> the function that brings tables of that version to the next one.
 
 It runs in the transaction that also writes the new version, and may count on no other process
@@ -111,4 +117,13 @@ outcome = sa.Table(
     comment="The destination's word on rows of open runs; the last one on each row.",
     # The rows stand in the primary key itself: half the writes, and pages in order of seq.
     sqlite_with_rowid=False,
+)
+
+call = sa.Table(
+    "journal_call",
+    metadata,
+    sa.Column("connection", sa.Text, primary_key=True, comment="Name of the connection to a destination."),
+    sa.Column("slot", sa.BigInteger, primary_key=True, autoincrement=False, comment="Begin of a quarter of an hour."),
+    sa.Column("calls", sa.BigInteger, nullable=False, comment="Made then, less those given back."),
+    comment="API calls of connections that have a budget, for a day.",
 )

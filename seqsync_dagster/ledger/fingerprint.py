@@ -71,10 +71,10 @@ def fingerprint(model: Model, sync: SyncSpec) -> sa.ColumnElement[int]:
     return row_hash(*[model.hashable(c) for c in hashed_columns(sync)])
 
 
-def mapping_digest(sync: SyncSpec, types: Mapping[str, str]) -> str:
-    """Changes when the same model row would be sent differently, so that fingerprints no longer compare."""
+def mapping_content(sync: SyncSpec, types: Mapping[str, str]) -> dict[str, Any]:
+    """What decides about what is sent of a model row: the mapping, and the types of the columns it reads."""
     shape, names = Shape.of(sync), sorted(sync.columns())
-    content = {
+    return {
         "object": sync.object,
         "match": sync.match,
         "key": sync.key,
@@ -82,10 +82,19 @@ def mapping_digest(sync: SyncSpec, types: Mapping[str, str]) -> str:
         "constants": {f: m.constant for f, m in shape.constants.items()},
         "parents": {f: [m.parent, m.from_, m.nulls] for f, m in shape.parents.items()},
         "lookups": {f: [m.lookup, m.by, m.from_, m.nulls] for f, m in shape.lookups.items()},
-        # A text column that was given another length hashes as before.
-        "types": {c: re.sub(r"^((?:var|bp)?char|character varying)\(\d+\)", r"\1", types[c].lower()) for c in names},
+        "types": {c: type_that_counts(types[c]) for c in names},
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def type_that_counts(name: str) -> str:
+    """A type's name without what fingerprints do not depend on: a text column of another length hashes as before."""
+    return re.sub(r"^((?:var|bp)?char|character varying)\(\d+\)", r"\1", name.lower())
+
+
+def mapping_digest(sync: SyncSpec, types: Mapping[str, str]) -> str:
+    """Changes when the same model row would be sent differently, so that fingerprints no longer compare."""
+    content = json.dumps(mapping_content(sync, types), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def policy_digest(sync: SyncSpec) -> str:

@@ -20,7 +20,7 @@ from seqsync_dagster.ledger.tables import (
     ref_column,
 )
 from seqsync_dagster.sequence.spec import SyncSpec
-from seqsync_dagster.warehouse.open import lock_creation
+from seqsync_dagster.warehouse.open import lock_creation, qualified
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Registered:
     epoch: int
     plan_run_id: str | None
     plan_spec: str | None
+    mapping: str | None = None
+    """See `mapping_change.remembered_mapping`."""
 
 
 def read(connection: sa.Connection, tables: StateTables, sequence: str, sync: str) -> Registered | None:
@@ -52,7 +54,9 @@ def read(connection: sa.Connection, tables: StateTables, sequence: str, sync: st
     if not sa.inspect(connection).has_table("syncs", schema=tables.syncs.schema):
         return None
     s = tables.syncs
-    row = connection.execute(sa.select(s).where(s.c.sequence == sequence, s.c.sync == sync)).mappings().one_or_none()
+    # Whatever columns there are: a parent's ledger may be older than this version, and is not ours to change.
+    everything = sa.select(sa.text("*")).select_from(s).where(s.c.sequence == sequence, s.c.sync == sync)
+    row = connection.execute(everything).mappings().one_or_none()
     if row is None:
         return None
     if row["schema_version"] > SCHEMA_VERSION:
@@ -79,7 +83,31 @@ def read(connection: sa.Connection, tables: StateTables, sequence: str, sync: st
         epoch=row["epoch"] or 0,
         plan_run_id=row["plan_run_id"],
         plan_spec=row["plan_spec"],
+        mapping=row.get("mapping"),
     )
+
+
+def migrate(connection: sa.Connection, tables: StateTables) -> None:
+    """Give an existing ledger the columns that this version has added; every one may be null. Commits when it does.
+
+    Stands before anything else is read: a transaction that holds a lock on ``syncs`` while it waits for
+    another's change of that table would wait for ever.
+    """
+    syncs = tables.syncs
+    if not sa.inspect(connection).has_table(syncs.name, schema=syncs.schema) or not _lacking(connection, syncs):
+        return
+    connection.commit()
+    lock_creation(connection)
+    # Asked again: another run may have been first, and to alter a table needs a lock that excludes its readers.
+    for column in _lacking(connection, syncs):
+        kind = column.type.compile(connection.dialect)
+        connection.execute(sa.text(f'ALTER TABLE {qualified(syncs)} ADD COLUMN "{column.name}" {kind}'))
+    connection.commit()
+
+
+def _lacking(connection: sa.Connection, table: sa.Table) -> list[sa.Column[Any]]:
+    present = columns_of(connection, table)
+    return [c for c in table.c if c.name not in present]
 
 
 def create_tables(connection: sa.Connection, tables: StateTables, sync: SyncSpec) -> None:

@@ -239,6 +239,8 @@ def _syncs_columns() -> list[sa.Column[Any]]:
         sa.Column("plan_run_id", sa.Text),  # the run whose plan stands in the plan table
         sa.Column("plan_spec", sa.Text),  # JSON of the sync as it was when that plan was made
         sa.Column("settled_at", sa.DateTime(timezone=True)),
+        # JSON of what mapping_digest is the digest of. Added to ledgers of earlier releases by `registry.migrate`.
+        sa.Column("mapping", sa.Text),
     ]
 
 
@@ -264,7 +266,8 @@ def _changelog_columns() -> list[sa.Column[Any]]:
         sa.Column("run_id", sa.Text, nullable=False),
         sa.Column("seq", sa.BigInteger),
         sa.Column("key", sa.Text),  # text form
-        sa.Column("operation", sa.Text),  # created | adopted | updated | removed | rejected
+        # created | adopted | updated | removed | rejected | gone
+        sa.Column("operation", sa.Text),
         sa.Column("dest_id", sa.Text),
         sa.Column("previous_dest_id", sa.Text),
         sa.Column("code", sa.Text),

@@ -30,15 +30,7 @@ def check(sequence: SequenceSpec) -> None:
                     f"Syncs: {', '.join(by_name)}."
                 )
             _check_width(sync, by_name[parent])
-    writers: dict[tuple[str, str], str] = {}
-    for sync in sequence.syncs:
-        for field, _ in sync.mappings():
-            other = writers.setdefault((sync.object.lower(), field.lower()), sync.name)
-            if other != sync.name:
-                raise ValueError(
-                    f"syncs {other!r} and {sync.name!r} both write {sync.object}.{field}; "
-                    "the last one to run would win. Map it in one of them."
-                )
+    _check_writers(sequence)
     order(sequence)
 
 
@@ -48,6 +40,39 @@ def _check_width(sync: SyncSpec, parent: SyncSpec) -> None:
             raise ValueError(
                 f"sync {sync.name!r}: {field} needs {len(parent.key)} column(s) in from, as many as the key "
                 f"of {parent.name!r} has ({', '.join(parent.key)}); found {', '.join(mapping.from_)}."
+            )
+
+
+def _check_writers(sequence: SequenceSpec) -> None:
+    """No field of an object has two sources: neither in one sync, nor in two.
+
+    Names of objects and fields are one whatever their case: so the destination reads them, and would take the last.
+    Two syncs may match on the same field, each with fields of its own: the same key writes the same value there.
+    """
+    writers: dict[tuple[str, str], str] = {}
+    for sync in sequence.syncs:
+        spelt = {sync.match.lower(): sync.match}
+        for field, _ in sync.mappings():
+            twin = spelt.setdefault(field.lower(), field)
+            if twin != field:
+                raise ValueError(
+                    f"sync {sync.name!r}: {twin} and {field} are one field of {sync.object}; "
+                    "the destination does not tell upper and lower case apart. Keep one of them."
+                )
+            other = writers.setdefault((sync.object.lower(), field.lower()), sync.name)
+            if other != sync.name:
+                raise ValueError(
+                    f"syncs {other!r} and {sync.name!r} both write {sync.object}.{field}; "
+                    "the last one to run would win. Map it in one of them."
+                )
+    for sync in sequence.syncs:
+        writer = writers.get((sync.object.lower(), sync.match.lower()))
+        # A sync that never creates only reads its match field.
+        if writer is not None and sync.mode == "upsert":
+            raise ValueError(
+                f"syncs {writer!r} and {sync.name!r} both write {sync.object}.{sync.match}: {sync.name!r} creates "
+                f"records by it, and {writer!r} has it in fields and could give a record another's key. "
+                f"Take it out of the fields of {writer!r}."
             )
 
 

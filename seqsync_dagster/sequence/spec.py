@@ -147,6 +147,38 @@ class Errors(Strict):
     )
 
 
+class Drift(Strict):
+    """Compare the destination's records with what it acknowledged: the asset check `drift`.
+
+    It reads the records back and reports those that somebody changed or deleted there. `drift: {}` switches
+    it on as it is.
+    """
+
+    fields: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Fields to compare; default: every field that is filled from a column, a constant or a parent. "
+            "Leave out what the destination rewrites by itself, e.g. fields that a flow sets."
+        ),
+    ] = ()
+    heal: Annotated[
+        bool,
+        Field(
+            description="Changed records are sent again by the next run; deleted ones become `gone` and wait for an "
+            "operator. Default: report only."
+        ),
+    ] = False
+    in_job: Annotated[
+        bool,
+        Field(
+            description="Check at the end of every run of the sequence's job, too. Default: only with the job "
+            "`<sequence>_drift`, or when the check is executed by itself."
+        ),
+    ] = False
+
+    _tuple = field_validator("fields", mode="before")(_as_tuple)
+
+
 class CronTrigger(Strict):
     """Run at the times of a cron expression."""
 
@@ -209,6 +241,10 @@ class SyncSpec(Strict):
     owners: Annotated[tuple[str, ...], Field(description="E-mail addresses or `team:name`.")] = ()
     errors: Annotated[Errors | None, Field(description="Instead of the sequence's.")] = None
     guards: Annotated[Guards | None, Field(description="Instead of the sequence's.")] = None
+    drift: Annotated[
+        Drift | None,
+        Field(description="Check whether records were changed or deleted in the destination; `{}` for the defaults."),
+    ] = None
 
     _tuples = field_validator("key", "deps", "sensitive", "owners", mode="before")(_as_tuple)
 
@@ -247,6 +283,13 @@ class SyncSpec(Strict):
         match = self.fields.get(self.match)
         if match is not None and (len(self.key) != 1 or _columns_of(match) != set(self.key)):
             raise ValueError(f"{where}: the match field {self.match} is filled from the key; take it out of fields.")
+        comparable = self.comparable()
+        for field in self.drift.fields if self.drift is not None else ():
+            if field not in comparable:
+                raise ValueError(
+                    f"{where}: drift names {field!r}, which is no field filled from a column, a constant or a parent."
+                    f"{nearest(field, comparable)}"
+                )
         return self
 
     @property
@@ -274,6 +317,13 @@ class SyncSpec(Strict):
         for field, m in self.parent_lookups().items():
             found.setdefault(m.parent, []).append(field)
         return found
+
+    def comparable(self) -> list[str]:
+        """The fields whose acknowledged value is known afterwards.
+
+        Which record was found for a lookup is not kept, and the match field never changes by an update.
+        """
+        return [f for f, m in self.mappings() if not isinstance(m, RecordLookup)]
 
     def is_sensitive(self, field: str) -> bool:
         """Whether a field's value must be masked wherever a person could read it."""

@@ -34,9 +34,10 @@ from seqsync_dagster.warehouse.source import ModelSource
 
 _CATALOG = "warehouse"
 
-#: Megabytes for DuckDB while rows are sent and settled, and while a plan that holds the whole model is written. With
-#: 96 MB a join of 10M rows failed; more does not make these steps faster.
+#: Megabytes for DuckDB where they are enough: for a first plan of 10M flat rows, and for settling it. 96 were not.
 SPARE_MB = 128
+#: Megabytes while pages of a plan are read.
+PAGING_MB = 64
 #: Temporary table of the rows to be parted; the name of every part starts with it.
 _WHOLE = "seqsync_part"
 #: Parts are sorted as a whole, so they are of about this size; the average row is weighed on the first ones.
@@ -82,9 +83,7 @@ class DuckDBWarehouse:
             connection.exec_driver_sql("SET TimeZone = 'UTC'")
             connection.exec_driver_sql(f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"')
             connection.commit()
-            room = DuckDBRoom(connection, self.schema)
-            if not model:
-                room.spare()
+            room = DuckDBRoom(connection, self.schema, self.memory_mb)
             for other in others:
                 file = self.ledger_file(sequence, other)
                 if file.exists():
@@ -140,8 +139,8 @@ class DuckDBWarehouse:
 class DuckDBRoom:
     """See `Room`."""
 
-    def __init__(self, connection: sa.Connection, schema: str) -> None:
-        self.connection, self.schema = connection, schema
+    def __init__(self, connection: sa.Connection, schema: str, memory_mb: int) -> None:
+        self.connection, self.schema, self.memory_mb = connection, schema, memory_mb
         self.catalog: str = connection.exec_driver_sql("SELECT current_catalog()").scalar_one()
         self.attached: dict[str, str] = {}
         self.model_attached = False
@@ -184,11 +183,26 @@ class DuckDBRoom:
             name="sampled",
         )
 
-    def spare(self) -> None:
-        """See `Room.spare`."""
-        self.connection.exec_driver_sql(f"SET memory_limit = '{SPARE_MB}MB'")
+    def frugally(self, act: Callable[[], T]) -> T:
+        """See `Room.frugally`."""
         # Every thread holds row groups of its own while it writes, some 30 MB of rows of 200 bytes.
-        self.connection.exec_driver_sql("SET threads = 1")
+        self._limit(SPARE_MB, threads=1)
+        try:
+            return act()
+        except DBAPIError as error:
+            if "Out of Memory" not in str(error.orig):
+                raise
+            self.connection.rollback()
+            self._limit(self.memory_mb, threads=1)
+            return act()
+
+    def paging(self) -> None:
+        """See `Room.paging`."""
+        self._limit(PAGING_MB, threads=1)
+
+    def _limit(self, megabytes: int, threads: int) -> None:
+        self.connection.exec_driver_sql(f"SET memory_limit = '{megabytes}MB'")
+        self.connection.exec_driver_sql(f"SET threads = {threads}")
 
     def release_model(self) -> None:
         """See `Room.release_model`."""
@@ -215,6 +229,7 @@ class DuckDBRoom:
         at_once = int(max(1_000, min(200_000, _PART_BYTES / row_bytes)))
         if rows <= at_once:
             return Parts(number, (select,))
+        self._drop_parts()
         self.connection.execute(select.into(_WHOLE, temporary=True))
         self.connection.commit()
         parts = self._parted(_WHOLE, f'"{number}"', 1, rows, at_once)
@@ -222,6 +237,16 @@ class DuckDBRoom:
         return Parts(
             number, tuple(sa.select(*sa.table(part, *[sa.column(n, t) for n, t in columns]).c) for part in parts)
         )
+
+    def _drop_parts(self) -> None:
+        # Left over when parting needed more memory than there was.
+        tables = sa.func.duckdb_tables().table_valued("table_name", "temporary")
+        names = sa.select(tables.c.table_name).where(
+            tables.c.temporary, sa.func.starts_with(tables.c.table_name, _WHOLE)
+        )
+        left: Sequence[str] = self.connection.execute(names).scalars().all()
+        for name in left:
+            self.connection.exec_driver_sql(f'DROP TABLE "{name}"')
 
     def _parted(self, source: str, number: str, first: int, last: int, at_once: int) -> Iterator[str]:
         if last - first < at_once:

@@ -8,11 +8,11 @@ is one SQLAlchemy Core program.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -22,6 +22,8 @@ from seqsync_dagster.errors import ConfigurationError, ModelMissing, WarehouseEr
 from seqsync_dagster.sequence.strict import nearest
 from seqsync_dagster.warehouse.settings import WarehouseSettings
 from seqsync_dagster.warehouse.source import ModelSource
+
+T = TypeVar("T")
 
 #: How many of a model's rows are looked at to foresee whether it has changed. Few enough for a processor's cache,
 #: since the whole ledger is compared with them.
@@ -64,8 +66,16 @@ class Room(Protocol):
         had (a view, a query) or is not worth its while (fewer than `SAMPLED_FROM` rows)."""
         ...
 
-    def spare(self) -> None:
-        """From here on go easy on memory: what follows is bound by the destination, not by this machine."""
+    def frugally(self, act: Callable[[], T]) -> T:
+        """Do something with little memory, for what is bound by the destination and not by this machine.
+
+        `act` is a transaction as a whole, or touches temporary tables only: it is rolled back and done again with
+        more memory when little does not do.
+        """
+        ...
+
+    def paging(self) -> None:
+        """From here on ranges of a plan are read, and outcomes appended: nothing is worth being kept in memory."""
         ...
 
     def release_model(self) -> None:

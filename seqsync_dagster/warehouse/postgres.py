@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import pyarrow as pa
@@ -25,6 +25,8 @@ from seqsync_dagster.warehouse.open import (
     reraise,
 )
 from seqsync_dagster.warehouse.source import ModelSource
+
+T = TypeVar("T")
 
 _ARROW: dict[str, pa.DataType] = {
     "int2": pa.int64(),
@@ -113,8 +115,12 @@ class PostgresRoom:
             source.selectable(list(columns), None), sa.func.system(min(100.0, 100 * SAMPLE_ROWS / rows)), name="sampled"
         )
 
-    def spare(self) -> None:
-        """See `Room.spare`. The server bounds its own memory."""
+    def frugally(self, act: Callable[[], T]) -> T:
+        """See `Room.frugally`. The server bounds its own memory."""
+        return act()
+
+    def paging(self) -> None:
+        """See `Room.paging`."""
 
     def release_model(self) -> None:
         """See `Room.release_model`."""

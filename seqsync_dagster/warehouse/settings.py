@@ -41,8 +41,8 @@ class StateSettings(Strict):
         int,
         Field(
             ge=128,
-            description="With DuckDB: megabytes that comparing a model with its ledger may take before it spills to disk, "
-            "some 40 bytes a row of the ledger. Everything else makes do with 128.",
+            description="With DuckDB: megabytes that comparing a model with its ledger may take before it spills to "
+            "disk; some 50 bytes a row of the ledger are fast. Everything else makes do with 128 where it can.",
         ),
     ] = 1024
     journal: Annotated[

@@ -93,8 +93,9 @@ class _Silent:
         return Account("00D000000000001", "Benchmark", "http://127.0.0.1")
 
     def describe(self, object: str) -> ObjectInfo:
-        key = FieldInfo("External_Id__c", "External id", "string", 255, matchable=True)
-        return ObjectInfo(object, object, {key.name: key})
+        key = FieldInfo("External_Id__c", "External id", "string", 255, matchable=True, unique=True)
+        fields = {name: FieldInfo(name, name, "string", 255) for name in cast(dict[str, str], SYNC["fields"])}
+        return ObjectInfo(object, object, {key.name: key, **fields})
 
 
 class Bench:

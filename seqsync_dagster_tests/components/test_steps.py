@@ -18,6 +18,7 @@ from seqsync_dagster import SyncSequence
 from seqsync_dagster.engine.options import RunOptions
 from seqsync_dagster.engine.report import Counts, FinishReport, RowChange, RowProblem, SyncReport
 from seqsync_dagster.errors import (
+    BudgetSpent,
     DestinationStillBusy,
     DestinationUnreachable,
     GuardTripped,
@@ -284,6 +285,22 @@ def test_still_in_progress_is_neither_red_nor_fresh(
         "crm/accounts is in progress: Bulk job 750 has 3 of 10 batches done. "
         "The next run takes it up where this one left it."
     )
+
+
+def test_a_spent_budget_is_neither_red_nor_fresh_and_says_how_many_rows_wait(
+    defs: dg.Definitions, instance: dg.DagsterInstance, engine: Engine
+) -> None:
+    engine.answers["accounts"] = BudgetSpent("daily_calls: 100 are made. 600 of 1,000 rows of accounts wait.", 600)
+    engine.answers["finish"] = BudgetSpent("daily_calls: 100 are made. 7 of 7 rows of contacts wait.", 7)
+    done = run(defs, instance)
+    assert done.success
+    assert materialised(instance, ACCOUNTS) is None and materialised(instance, FINISH) is None
+    assert tags(instance, done)["seqsync/outcome"] == "partial"
+    assert tags(instance, done)["seqsync/rows_waiting"] == "607"
+    observed = instance.fetch_observations(ACCOUNTS, limit=1).records[0].asset_observation
+    assert observed and observed.description
+    assert "600 of 1,000 rows of accounts wait" in observed.description
+    assert observed.metadata["seqsync/rows_waiting"] == dg.MetadataValue.int(600)
 
 
 def test_some_removals_rejected(defs: dg.Definitions, instance: dg.DagsterInstance, engine: Engine) -> None:

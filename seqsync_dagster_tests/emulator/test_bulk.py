@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 from collections.abc import Iterator
 
@@ -136,11 +137,18 @@ def test_update_delete_insert(emulator: EmulatorProcess) -> None:
     assert (record["Name"], record["Active__c"]) == ("Three", True) and record["Id"] not in (one, two)
 
 
+BAD_QUOTE = "InvalidBatch : Failed to parse CSV. Found unescaped quote. A value with quote should be within a quote"
+WRONG_END = "ClientInputError : LineEnding is invalid on user data. Current LineEnding setting is"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("External_Id__c,Nope\nA1,x\n", "InvalidBatch : Field name not found : Nope"),
-        ('\ufeff"External_Id__c",Name\nA1,x\n', "InvalidBatch : Failed to parse CSV. Found unescaped quote"),
+        (
+            '\ufeff"External_Id__c",Name\nA1,x\n',
+            "InvalidBatch : Failed to parse CSV. Found unescaped quote. A value with quote should be within a quote",
+        ),
         ("\ufeffExternal_Id__c,Name\nA1,x\n", "InvalidBatch : Field name not found : \ufeffExternal_Id__c"),
         (
             "External_Id__c,Name\r\nA1,x\r\n",
@@ -155,6 +163,13 @@ def test_update_delete_insert(emulator: EmulatorProcess) -> None:
             "External_Id__c,Parent:Account.External_Id__c\nA1,x\n",
             "InvalidBatch : Unable to find relationship: Account",
         ),
+        ("External_Id__c;Name\nA1;x\n", "InvalidBatch : Field name not found : External_Id__c;Name"),
+        ("External_Id__c,Name,name\nA1,x,y\n", "InvalidBatch : Duplicate field name : name"),
+        ('External_Id__c,Name\nA1,"one\r\ntwo"\n', f"{WRONG_END} LF"),
+        ('External_Id__c,Name\nA1, "x"\n', BAD_QUOTE),
+        ('External_Id__c,Name\nA1,"x" \n', BAD_QUOTE),
+        ('External_Id__c,Name\nA1,a 19" rack\n', BAD_QUOTE),
+        ('External_Id__c,Name\nA1,"never closed\n', BAD_QUOTE),
     ],
 )
 def test_what_fails_a_whole_job(api: Api, text: str, message: str) -> None:
@@ -224,3 +239,92 @@ def test_locked_rows(emulator: EmulatorProcess) -> None:
     job = api.run_job(ACCOUNTS + "A1,x\nA2,x\n", "upsert", "Account")
     (locked,) = rows(api, job["id"], "failedResults")
     assert locked["sf__Error"].startswith("UNABLE_TO_LOCK_ROW:unable to obtain exclusive access")
+
+
+def test_crlf_jobs_have_no_other_line_ending(api: Api) -> None:
+    job = api.run_job("Name\r\nx\ny\r\n", "insert", "Account", lineEnding="CRLF")
+    assert (job["state"], job["errorMessage"]) == ("Failed", f"{WRONG_END} CRLF")
+
+
+def test_quotes_where_they_belong(emulator: EmulatorProcess) -> None:
+    api = emulator.login()
+    job = api.run_job('Name,Phone\n"a 19"" rack",#N/A\n"","1"\nb,"two\nlines, ""quoted"""\n', "insert", "Account")
+    assert (job["state"], job["numberRecordsFailed"]) == ("JobComplete", 1)
+    found = {r["Name"]: r["Phone"] for r in emulator.records("Account")}
+    assert found == {'a 19" rack': None, "b": 'two\nlines, "quoted"'}
+
+
+def test_a_job_and_its_rows_in_one_call(emulator: EmulatorProcess) -> None:
+    api = emulator.login()
+    parts = {
+        "job": (None, '{"object": "Account", "operation": "insert"}', "application/json"),
+        "content": ("content", b"Name\nOne\n", "text/csv"),
+    }
+    created = api.post("jobs/ingest", files=parts)
+    assert (created.status_code, created.json()["state"]) == (200, "UploadComplete")
+    assert "contentUrl" not in created.json()
+    assert api.wait_for(created.json()["id"])["numberRecordsProcessed"] == 1
+    too_long = {**parts, "content": ("content", b"Name\n" + b"x" * 100_000, "text/csv")}
+    assert error(api.post("jobs/ingest", files=too_long)) == (400, "INVALIDJOB")
+
+
+def test_bodies_are_compressed_both_ways(emulator: EmulatorProcess) -> None:
+    api = emulator.login()
+    zipped = gzip.compress(b'{"object": "Account", "operation": "insert"}')
+    job_id = api.post("jobs/ingest", data=zipped, headers={"Content-Encoding": "gzip"}).json()["id"]
+    text = gzip.compress(("Name\n" + "x\n" * 5000).encode())
+    assert api.put(f"jobs/ingest/{job_id}/batches", data=text, headers={"Content-Encoding": "gzip"}).ok
+    api.patch(f"jobs/ingest/{job_id}", json={"state": "UploadComplete"})
+    assert api.wait_for(job_id)["numberRecordsProcessed"] == 5000
+    results = api.get(f"jobs/ingest/{job_id}/successfulResults")
+    assert results.headers["Content-Encoding"] == "gzip" and results.text.count('"true"') == 5000
+    plain = api.get(f"jobs/ingest/{job_id}/successfulResults", headers={"Accept-Encoding": "identity"})
+    assert "Content-Encoding" not in plain.headers and plain.text == results.text
+    broken = api.post("jobs/ingest", data=b"{}", headers={"Content-Encoding": "gzip"})
+    assert error(broken) == (400, "MALFORMED_REQUEST")
+
+
+def test_uploads_are_measured_as_base64(emulator: EmulatorProcess) -> None:
+    api = emulator.login()
+    emulator.settings(upload_limit=4000)
+    job_id = api.post("jobs/ingest", json={"object": "Account", "operation": "insert"}).json()["id"]
+    refused = api.put(f"jobs/ingest/{job_id}/batches", data=b"Name\n" + b"x" * 3000)
+    assert error(refused) == (413, "CLIENTINPUTERROR")
+    assert api.put(f"jobs/ingest/{job_id}/batches", data=b"Name\n" + b"x" * 2900).status_code == 201
+
+
+def test_ended_jobs_go_after_some_time(emulator: EmulatorProcess) -> None:
+    api = emulator.login()
+    job = api.run_job("Name\nx\n", "insert", "Account")
+    unfinished = api.post("jobs/ingest", json={"object": "Account", "operation": "insert"}).json()["id"]
+    emulator.settings(results_age_s=0)
+    assert error(api.get(f"jobs/ingest/{job['id']}/successfulResults")) == (404, "NOT_FOUND")
+    assert error(api.get(f"jobs/ingest/{job['id']}")) == (404, "NOT_FOUND")
+    assert api.get(f"jobs/ingest/{unfinished}").ok
+
+
+def test_query_jobs(emulator: EmulatorProcess) -> None:
+    api = emulator.login()
+    (parent,) = emulator.seed("Account", [{"Name": 'One, "two"\nthree', "Active__c": True, "AnnualRevenue": 1.5}])
+    emulator.seed("Account", [{"Name": f"n{i}", "ParentId": parent} for i in range(3)])
+    soql = "SELECT Name, Parent.Name, Active__c, AnnualRevenue FROM Account ORDER BY Name"
+    created = api.post("jobs/query", json={"operation": "query", "query": soql}).json()
+    assert (created["state"], created["object"], created["operation"]) == ("UploadComplete", "Account", "query")
+    here = f"jobs/query/{created['id']}"
+    while (job := api.get(here).json())["state"] != "JobComplete":
+        pass
+    assert (job["jobType"], job["numberRecordsProcessed"]) == ("V2Query", 4)
+    first = api.get(f"{here}/results", params={"maxRecords": 3})
+    assert (first.headers["Sforce-NumberOfRecords"], first.headers["Sforce-Locator"]) == ("3", "3")
+    rest = api.get(f"{here}/results", params={"maxRecords": 3, "locator": "3"})
+    assert (rest.headers["Sforce-NumberOfRecords"], rest.headers["Sforce-Locator"]) == ("1", "null")
+    found = [row for page in (first, rest) for row in csv.reader(io.StringIO(page.text, newline=""))]
+    assert found[0] == found[4] == ["Name", "Parent.Name", "Active__c", "AnnualRevenue"]
+    assert found[1] == ["n0", 'One, "two"\nthree', "false", ""]
+    assert found[5] == ['One, "two"\nthree', "", "true", "1.50"]
+    assert error(api.post("jobs/query", json={"operation": "query", "query": "SELECT x"})) == (400, "MALFORMED_QUERY")
+    assert error(api.get(f"jobs/ingest/{created['id']}")) == (404, "NOT_FOUND")
+    assert api.get("limits").json()["DailyBulkV2QueryJobs"]["Remaining"] == 9999
+    emulator.restart()
+    assert emulator.login().get(f"{here}/results").ok
+    assert emulator.login().delete(here).status_code == 204

@@ -41,6 +41,9 @@ def records(module_emulator: EmulatorProcess) -> None:
         ("Parent.External_Id__c = 'A1'", "A2"),
         ("(Active__c = true OR Industry = 'Retail') AND Name != 'beta'", "A1"),
         ("Owner.Email = 'integration.user@example.com' AND ParentId != null", "A2"),
+        ("CreatedDate = TODAY AND Customer_Since__c < TODAY", "b4"),
+        ("CreatedDate = last_n_days:2 AND CreatedDate > YESTERDAY AND Name LIKE 'b%'", "b4"),
+        ("CreatedDate < YESTERDAY OR CreatedDate >= TOMORROW OR CreatedDate != TODAY", ""),
         ("Name = 'x' OR NOT (External_Id__c = 'A1' AND Active__c = true)", "A2 A3 b4"),
     ],
 )
@@ -74,6 +77,17 @@ def test_counts(api: Api) -> None:
     assert reply == {"totalSize": 4, "done": True, "records": []}
     (row,) = api.query("select count(Id) from Account where Industry = null")
     assert row == {"attributes": {"type": "AggregateResult"}, "expr0": 3}
+
+
+def test_deleted_records(emulator: EmulatorProcess) -> None:
+    api = emulator.login()
+    first, *_ = emulator.seed("Account", [{"Name": f"n{i}"} for i in range(300)])
+    api.delete(f"sobjects/Account/{first}")
+    soql = {"q": "SELECT Id, IsDeleted FROM Account"}
+    assert api.get("query", params=soql).json()["totalSize"] == 299
+    page = api.get("queryAll", params=soql, headers={"Sforce-Query-Options": "batchSize=200"}).json()
+    assert (page["totalSize"], page["records"][0]["IsDeleted"]) == (300, True)
+    assert "/queryAll/" in page["nextRecordsUrl"] and len(api.get(page["nextRecordsUrl"]).json()["records"]) == 100
 
 
 def test_users_and_pages(api: Api, module_emulator: EmulatorProcess) -> None:

@@ -234,6 +234,6 @@ def test_a_mapping_edit_is_a_named_full_resync(world: World) -> None:
     fields = {**ACCOUNTS["fields"], "Industry": {"constant": "Education"}}
     world.sequence = crm({**ACCOUNTS, "fields": fields})
     report = world.run("accounts")
-    assert (report.counts.updated, report.resync_reason) == (10, "the mapping, or a type of the model, changed")
+    assert (report.counts.updated, report.resync_reason) == (10, "Industry was added to the mapping")
     assert world.org.by_external_id("Account")["A3"]["Industry"] == "Education"
     assert world.run("accounts").counts.planned == 0

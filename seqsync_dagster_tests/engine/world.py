@@ -170,6 +170,6 @@ class World:
 
 
 def _close(site: Site) -> None:
+    site.destination.close()
     site.warehouse.close()
     site.journal.close()
-    site.destination.close()

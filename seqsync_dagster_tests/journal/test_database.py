@@ -97,17 +97,18 @@ def test_an_older_journal_is_migrated_and_a_newer_one_refused(
     new_journal_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Journal(new_journal_url).close()
+    version = tables.SCHEMA_VERSION
 
     def migrate(connection: sa.Connection) -> None:
         connection.execute(tables.run.insert().values(run_id="r", sequence="s", sync="t", epoch=1, started_at=0))
 
     with monkeypatch.context() as newer:
-        newer.setattr(tables, "SCHEMA_VERSION", 2)
-        newer.setattr(tables, "MIGRATIONS", {1: migrate})
+        newer.setattr(tables, "SCHEMA_VERSION", version + 1)
+        newer.setattr(tables, "MIGRATIONS", {version: migrate})
         for _ in range(2):
             with Journal(new_journal_url) as journal:
                 assert [run.run_id for run in journal.open_runs(Scope("s", "t"))] == ["r"]
-    with pytest.raises(StateError, match="version 2; this seqsync_dagster knows up to 1"):
+    with pytest.raises(StateError, match=f"version {version + 1}; this seqsync_dagster knows up to {version}"):
         Journal(new_journal_url)
 
 

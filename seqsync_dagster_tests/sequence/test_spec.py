@@ -96,6 +96,13 @@ def test_a_limit_needs_both_share_and_rows() -> None:
         ({"name": "finish"}, "a sync cannot be named 'finish'"),
         ({"name": "x" * 25}, "at most 24 characters"),
         ({"guards": {"max_removed": {"percent": 120}}}, "less than or equal to 100"),
+        ({"drift": {"fields": "Nam"}}, "drift names 'Nam', which is no field filled from a column, a constant or"),
+        ({"drift": {"fields": "Nam"}}, "a parent. Did you mean 'Name'?"),
+        (
+            {"fields": {"OwnerId": {"lookup": "User", "by": "Email", "from": "o"}}, "drift": {"fields": "OwnerId"}},
+            "drift names 'OwnerId'",
+        ),
+        ({"drift": {"heel": True}}, "unknown name 'heel'. Did you mean 'heal'?"),
     ],
 )
 def test_a_mistake_in_a_sync_is_answered_with_what_would_be_right(wrong: dict[str, Any], said: str) -> None:
@@ -120,6 +127,21 @@ def test_two_syncs_do_not_write_one_field() -> None:
     with pytest.raises(ValidationError, match=r"syncs 'a' and 'b' both write account\.Name"):
         sequence(sync("a", object="Account"), sync("b", object="account"))
     sequence(sync("a", object="Account"), sync("b", object="Account", fields={"Website": "w"}))
+
+
+def test_a_field_spelt_in_two_ways_is_one_field() -> None:
+    with pytest.raises(ValidationError, match=r"sync 'a': Name and NAME are one field of Account"):
+        sequence(sync("a", object="Account", fields={"Name": "name", "NAME": "label"}))
+    with pytest.raises(ValidationError, match=r"External_Id__c and external_id__c are one field of Account"):
+        sequence(sync("a", object="Account", fields={"external_id__c": "name"}))
+
+
+def test_the_field_that_one_sync_creates_records_by_is_not_filled_by_another() -> None:
+    stamp = sync("stamp", object="Account", mode="update", match="Legacy__c", fields={"External_Id__c": "code"})
+    with pytest.raises(ValidationError, match=r"syncs 'stamp' and 'a' both write Account\.External_Id__c: 'a' creates"):
+        sequence(sync("a", object="Account"), stamp)
+    sequence(sync("a", object="Account", mode="update"), stamp)
+    sequence(sync("a", object="Contact"), stamp)
 
 
 def test_names_are_unique_and_a_sequence_has_a_sync() -> None:

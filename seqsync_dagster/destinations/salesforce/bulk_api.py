@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from seqsync_dagster.destinations.protocol import Event, InFlight, Progress, Request
 from seqsync_dagster.destinations.salesforce import bulk_results
+from seqsync_dagster.destinations.salesforce.budget import BULK_JOB_CALLS
 from seqsync_dagster.destinations.salesforce.bulk_job import ENDED, BulkJobs
 from seqsync_dagster.destinations.salesforce.bulk_parts import Part, parts, recollected
 from seqsync_dagster.destinations.salesforce.bulk_results import Tally
@@ -38,7 +39,11 @@ class BulkSender:
         self._jobs = BulkJobs(connection, settings)
 
     def send(self, tables: Iterable[pa.Table]) -> Iterator[Event]:
-        """Send all rows, announcing each job before its rows are uploaded."""
+        """Send all rows, announcing each job before its rows are uploaded.
+
+        Raises `BudgetSpent` before a job that `api_budget` has no room for; a job
+        that was begun is waited for and read whatever it takes.
+        """
         _lean_memory()
         before = 0
         for part in parts(tables, self._request, self._settings):
@@ -73,6 +78,7 @@ class BulkSender:
 
     def _send_part(self, part: Part, before: int) -> Iterator[Event]:
         part.index.seal()
+        self._connection.afford(BULK_JOB_CALLS)
         job = self._jobs.create(self._request)
         yield InFlight({"api": "bulk", "job": job, "rows": len(part)}, last_seq=part.last_seq)
         self._jobs.upload(job, part.csv)

@@ -39,8 +39,12 @@ class CollectionsSender:
         self._maybe_written: set[int] = set()
 
     def send(self, tables: Iterable[pa.Table]) -> Iterator[Event]:
-        """Send all rows, announcing each call before it is made."""
+        """Send all rows, announcing each call before it is made.
+
+        Raises `BudgetSpent` before a call that `api_budget` has no room for.
+        """
         for chunk in rechunked(tables, ROWS_PER_CALL):
+            self._connection.afford(1)
             yield InFlight({"api": "collections"}, last_seq=chunk.column(SEQ)[-1].as_py(), resumable=False)
             yield from self.send_rows(chunk)
             if self._lost_in_a_row > 1:

@@ -18,6 +18,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from urllib3.exceptions import NewConnectionError
 
 from seqsync_dagster.destinations.protocol import CallCount
+from seqsync_dagster.destinations.salesforce.budget import Budget
 from seqsync_dagster.destinations.salesforce.errors import UNPROCESSED_STATUSES, reply_error
 from seqsync_dagster.destinations.salesforce.login import log_in, not_an_org
 from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
@@ -81,8 +82,11 @@ class Connection:
     def __init__(self, settings: SalesforceSettings, name: str, calls: CallCount) -> None:
         self._settings = settings
         self._name = name
-        self.url = settings.read_url()
-        self._session = OrgSession(self.url, settings.timeout_s, calls)
+        self._login_url = settings.read_url()
+        self.url = self._login_url
+        """Where the org is; a login may tell another place than the one it happened at."""
+        self._budget = budget = Budget(settings.api_budget, calls)
+        self._session = OrgSession(self._login_url, settings.timeout_s, calls, budget)
         self._client: Salesforce | None = None
         self._lock = threading.Lock()
 
@@ -154,9 +158,17 @@ class Connection:
             page = self._retried("query", lambda client, at=more: client.query_more(at, True))[0]  # type: ignore[misc]
             yield from page["records"]
 
+    def afford(self, calls: int) -> None:
+        """Take `calls` out of `api_budget` before rows go. Raises `BudgetSpent` when there are not as many left."""
+        if self._budget.must_ask:
+            daily = self.read("limits")["DailyApiRequests"]
+            self._budget.told(int(daily["Max"]) - int(daily["Remaining"]), int(daily["Max"]))
+        self._budget.afford(calls, self._called("send"))
+
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""
         self._session.close()
+        self._budget.give_back()
 
     def _address(self, path: str) -> str:
         return f"{self.url}/services/data/v{self._settings.api_version}/{path}"
@@ -198,8 +210,8 @@ class Connection:
         except _SessionExpiredError:
             if self._settings.session_id is not None:
                 raise DestinationRefused(
-                    f"{self._called(what)}: session_id has expired or is not valid. Give a new one, "
-                    "or client_id and client_secret, with which it is renewed by itself."
+                    f"{self._called(what)}: session_id has expired or is not valid. It cannot be "
+                    "renewed: give a new one, or client_id and client_secret, with which a run logs in by itself."
                 ) from None
         try:
             return self._once(what, self._log_in(stale=client), send)
@@ -228,7 +240,10 @@ class Connection:
         with self._lock:
             if self._client is None or self._client is stale:
                 try:
-                    self._client = log_in(self._settings, self._session, self._called("login"), self.url)
+                    called = self._called("login", self._login_url)
+                    client, self.url = log_in(self._settings, self._session, called, self._login_url)
+                    self._session.move_to(self.url)
+                    self._client = client
                 except TransientReplyError as reply:
                     raise _TryAgainError(f"HTTP {reply.status} at login", processed=False) from None
                 except requests.RequestException as trouble:
@@ -237,7 +252,7 @@ class Connection:
 
     def _refusal(self, what: str, status: int, content: object) -> Exception:
         said = reply_error(content)
-        if status == 401:
+        if status == 401 or (said is not None and said[0] == "INVALID_SESSION_ID"):
             return _SessionExpiredError()
         if said is None:
             return not_an_org(self._called(what), self.url, status)
@@ -252,8 +267,8 @@ class Connection:
             text += ". Give the run-as user 'API Enabled' and access to the object and its fields."
         return CallRefused(text, status, code, words)
 
-    def _called(self, what: str) -> str:
-        return f"salesforce connection '{self._name}' at {urlsplit(self.url).netloc}: {what.split('?')[0]}"
+    def _called(self, what: str, url: str = "") -> str:
+        return f"salesforce connection '{self._name}' at {urlsplit(url or self.url).netloc}: {what.split('?')[0]}"
 
 
 def _never_sent(trouble: requests.RequestException) -> bool:

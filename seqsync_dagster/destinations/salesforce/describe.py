@@ -6,9 +6,24 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from seqsync_dagster.destinations.protocol import FieldInfo, ObjectInfo
+from seqsync_dagster.destinations.protocol import FieldInfo, FieldKind, ObjectInfo
 from seqsync_dagster.destinations.salesforce.connection import CallRefused, Connection
 from seqsync_dagster.errors import DestinationRefused
+
+#: Field types by what they hold (Object Reference for the Salesforce Platform, "Field Types").
+_KINDS: Mapping[str, FieldKind] = {
+    **dict.fromkeys(("string", "textarea", "url", "phone", "email", "encryptedstring"), "text"),
+    **dict.fromkeys(("picklist", "multipicklist", "combobox"), "text"),
+    **dict.fromkeys(("id", "reference"), "id"),
+    **dict.fromkeys(("int", "long"), "integer"),
+    **dict.fromkeys(("double", "currency", "percent"), "number"),
+    **dict.fromkeys(("address", "location"), "compound"),
+    "boolean": "boolean",
+    "date": "date",
+    "datetime": "datetime",
+    "time": "time",
+    "base64": "binary",
+}
 
 
 def describe_object(connection: Connection, object: str) -> ObjectInfo:
@@ -33,7 +48,10 @@ def nearest_name(wanted: str, names: Iterable[str]) -> str:
 
 
 def read_describe(described: Mapping[str, Any]) -> ObjectInfo:
-    """Read the reply of ``GET /sobjects/{object}/describe``."""
+    """Read the reply of ``GET /sobjects/{object}/describe``.
+
+    What its properties mean: SOAP API Developer Guide, describeSObjects(), "DescribeSObjectResult" and "Field".
+    """
     fields = (_read_field(entry) for entry in described["fields"])
     return ObjectInfo(
         name=described["name"],
@@ -63,4 +81,11 @@ def _read_field(entry: Mapping[str, Any]) -> FieldInfo:
         reference_to=tuple(entry.get("referenceTo") or ()),
         picklist=tuple(v["value"] for v in entry.get("picklistValues") or () if v.get("active", True)),
         restricted_picklist=bool(entry.get("restrictedPicklist")),
+        kind=_KINDS.get(entry["type"], "unknown"),
+        # An id is unique without the describe saying so.
+        unique=bool(entry.get("unique")) or entry["type"] == "id",
+        calculated=bool(entry.get("calculated")),
+        auto_number=bool(entry.get("autoNumber")),
+        filterable=bool(entry.get("filterable", True)),
+        separator=";" if entry["type"] == "multipicklist" else "",
     )

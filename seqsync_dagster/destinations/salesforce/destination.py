@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -20,8 +20,14 @@ from seqsync_dagster.destinations.salesforce.bulk_api import BulkSender
 from seqsync_dagster.destinations.salesforce.collections_api import CollectionsSender
 from seqsync_dagster.destinations.salesforce.connection import Connection
 from seqsync_dagster.destinations.salesforce.describe import describe_object, nearest_name
-from seqsync_dagster.destinations.salesforce.encoding import to_table
+from seqsync_dagster.destinations.salesforce.encoding import (
+    field_names,
+    is_number_or_boolean,
+    numbers_as_text,
+    to_table,
+)
 from seqsync_dagster.destinations.salesforce.query import find_records
+from seqsync_dagster.destinations.salesforce.read_back import read_records, stored_texts
 from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
 from seqsync_dagster.errors import DestinationRefused
 
@@ -67,12 +73,21 @@ class SalesforceDestination:
         for start in range(0, len(distinct), _FIND_ROWS):
             yield from find_records(self._connection, object, field, distinct.slice(start, _FIND_ROWS).to_pylist())
 
+    def read_back(self, object: str, fields: Sequence[str], ids: pa.Array) -> Iterator[pa.Table]:
+        """What the records with these ids hold now, by paged SOQL."""
+        return read_records(self._connection, object, [self._field(object, f) for f in fields], ids)
+
+    def as_stored(self, object: str, sent: pa.Table) -> pa.Table:
+        """The text in which Salesforce gives these values back."""
+        return stored_texts([self._field(object, f) for f in sent.column_names], sent)
+
     def send(self, request: Request, frames: Iterable[pd.DataFrame]) -> Iterator[Event]:
         """Send the frames: few rows through Collections, many through Bulk API 2.0."""
         tables = map(to_table, frames)
         # Bulk results name no row of an insert: there is no match field and no id to know it by.
         if request.operation == "insert" or request.rows <= self._settings.collections_up_to:
-            events = CollectionsSender(self._connection, self._settings, request).send(tables)
+            readable = (self._readable(request, table) for table in tables)
+            events = CollectionsSender(self._connection, self._settings, request).send(readable)
         else:
             events = BulkSender(self._connection, self._settings, request).send(tables)
         return self._told_apart(request, events)
@@ -89,7 +104,9 @@ class SalesforceDestination:
 
     def record_url(self, object: str, dest_id: str) -> str:
         """The record's page; Salesforce sends the reader on to Lightning."""
-        return f"{self._settings.read_url()}/{dest_id}"
+        # A login may have told another address than the configured one.
+        url = self._settings.read_url() if self._connected is None else self._connected.url
+        return f"{url}/{dest_id}"
 
     def close(self) -> None:
         """Close the connections."""
@@ -107,6 +124,14 @@ class SalesforceDestination:
         if name not in fields:
             raise DestinationRefused(f"Salesforce {object} has no field '{name}'. {nearest_name(name, fields)}")
         return fields[name]
+
+    def _readable(self, request: Request, table: pa.Table) -> pa.Table:
+        """The table as the fields of the object can read its JSON."""
+        named = [n for n in field_names(table) if is_number_or_boolean(table.schema.field(n).type)]
+        if request.operation == "delete" or not named:
+            return table
+        fields = self.describe(request.object).fields
+        return numbers_as_text(table, [n for n in named if n in fields and fields[n].kind == "text"])
 
     def _told_apart(self, request: Request, events: Iterator[Event]) -> Iterator[Event]:
         """The events, with updates called gone only where the record really is.

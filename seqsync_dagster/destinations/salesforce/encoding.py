@@ -71,6 +71,24 @@ def text_values(column: pa.ChunkedArray, field: str) -> pa.ChunkedArray:
     )
 
 
+def numbers_as_text(table: pa.Table, text_fields: Collection[str]) -> pa.Table:
+    """The table with numbers and booleans as text where the field is one of text.
+
+    JSON would carry them as such, and the org reads no number into a text ("Cannot deserialize instance of string
+    from VALUE_NUMBER_INT"); CSV has only text to begin with.
+    """
+    for position, name in enumerate(table.column_names):
+        if name in text_fields and is_number_or_boolean(table.column(name).type):
+            table = table.set_column(position, name, text_values(table.column(name), name))
+    return table
+
+
+def is_number_or_boolean(kind: pa.DataType) -> bool:
+    """Whether JSON carries values of this type as something else than text."""
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    return bool(is_number or pa.types.is_boolean(kind))
+
+
 def json_values(column: pa.ChunkedArray, field: str, match: str | None = None) -> list[Any]:
     """The values for JSON: numbers and booleans as such, everything else as text."""
     kind = column.type

@@ -15,7 +15,8 @@ from seqsync_dagster.destinations.salesforce.connection import Connection
 #: Salesforce refuses requests whose URI and headers pass 16,384 bytes; proxies on the way are stricter.
 URL_BYTES = 4000
 _FOUND = pa.schema([("value", pa.string()), ("dest_id", pa.string())])
-_NUMBERS = ("double", "int", "long", "currency", "percent")
+#: Types whose values are numbers.
+NUMBERS = ("double", "int", "long", "currency", "percent")
 _ESCAPES = str.maketrans({"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"})
 
 
@@ -36,7 +37,7 @@ def find_records(connection: Connection, object: str, field: FieldInfo, values: 
         asked.setdefault(compared, []).append(text)
         literals[compared] = _literal(text.strip(), field)
     columns = "Id" if field.name == "Id" else f"Id, {field.name}"
-    for chunk in _chunks(literals.values()):
+    for chunk in chunks(literals.values()):
         soql = f"SELECT {columns} FROM {object} WHERE {field.name} IN ({','.join(chunk)})"
         pairs = [
             (text, str(record["Id"]))
@@ -56,7 +57,7 @@ def _shown(record: Mapping[str, Any], name: str) -> str:
 def _compared(text: str, field: FieldInfo) -> str | None:
     """What two equal values have in common; None for a value that no record can have."""
     text = text.strip()
-    if field.type in _NUMBERS:
+    if field.type in NUMBERS:
         try:
             number = Decimal(text)
         except ArithmeticError:
@@ -70,10 +71,11 @@ def _compared(text: str, field: FieldInfo) -> str | None:
 
 
 def _literal(text: str, field: FieldInfo) -> str:
-    return format(Decimal(text), "f") if field.type in _NUMBERS else soql_text(text)
+    return format(Decimal(text), "f") if field.type in NUMBERS else soql_text(text)
 
 
-def _chunks(literals: Iterable[str]) -> Iterator[list[str]]:
+def chunks(literals: Iterable[str]) -> Iterator[list[str]]:
+    """The literals in lists that fit into the address of a query each."""
     chunk: list[str] = []
     size = 0
     for literal in literals:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 import requests
 
 from seqsync_dagster.destinations.protocol import CallCount
+from seqsync_dagster.destinations.salesforce.budget import Budget
 from seqsync_dagster.destinations.salesforce.errors import TRANSIENT_STATUSES
 from seqsync_dagster.destinations.salesforce.settings import is_loopback
 from seqsync_dagster.errors import DestinationRefused
@@ -34,7 +35,11 @@ def kind_of(method: str, path: str) -> tuple[str, bool]:
         return "query", False
     if "/sobjects" in path:
         return "describe", False
-    return ("login" if "/oauth2/" in path else "other"), False
+    return ("login" if _is_login(path) else "other"), False
+
+
+def _is_login(path: str) -> bool:
+    return path.startswith(("/services/oauth2/", "/services/Soap/"))
 
 
 class TransientReplyError(Exception):
@@ -52,11 +57,15 @@ def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 class OrgSession(requests.Session):
-    """Talks to one org only: with time limits, counted, never handing the token to another host."""
+    """Talks to one org only: with time limits, counted, never handing the token to another host.
 
-    def __init__(self, url: str, timeout_s: float, calls: CallCount) -> None:
+    Logins go to `url` always, and so does everything else until `move_to` tells where the org is.
+    """
+
+    def __init__(self, url: str, timeout_s: float, calls: CallCount, budget: Budget | None = None) -> None:
         super().__init__()
-        self._origin = urlsplit(url)
+        self._budget = budget or Budget(None, calls)
+        self._login = self._org = urlsplit(url)
         self._timeout = (min(timeout_s, 30.0), timeout_s)
         self._calls = calls
         self.auth = _no_netrc
@@ -65,26 +74,34 @@ class OrgSession(requests.Session):
             self.trust_env = False
             self.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
 
+    def move_to(self, url: str) -> None:
+        """Take `url` for the org from now on: a login said that it lives there."""
+        self._org = urlsplit(url)
+
     # The base class spells out some twenty optional arguments; all pass through.
     def request(self, method: str | bytes, url: str | bytes, **options: Any) -> requests.Response:  # type: ignore[override]
         """Send one call after checking where it goes."""
         verb = method.decode() if isinstance(method, bytes) else method
         parts = urlsplit(url.decode() if isinstance(url, bytes) else url)
-        if parts.netloc == _LOGIN_HOST or is_loopback(self._origin.geturl()):
+        origin = self._login if _is_login(parts.path) else self._org
+        if parts.netloc == _LOGIN_HOST or is_loopback(origin.geturl()):
             # simple-salesforce forces https and forgets where a loopback org listens.
-            parts = parts._replace(scheme=self._origin.scheme, netloc=self._origin.netloc)
-        if (parts.scheme, parts.netloc) != (self._origin.scheme, self._origin.netloc):
+            parts = parts._replace(scheme=origin.scheme, netloc=origin.netloc)
+        if (parts.scheme, parts.netloc) != (origin.scheme, origin.netloc):
             raise DestinationRefused(
                 f"salesforce: a call would have gone to {parts.netloc}, which is not the org at "
-                f"{self._origin.netloc}. Nothing was sent there. Set url to the org's own My Domain."
+                f"{origin.netloc}. Nothing was sent there. Set url to the org's own My Domain."
             )
         kind, row_bearing = kind_of(verb, parts.path)
         self._calls.add(kind, row_bearing=row_bearing)
+        if kind != "login":
+            self._budget.made()
         if options.get("timeout") is None:
             options["timeout"] = self._timeout
         # A redirect would carry rows or a token to a place nobody configured.
         options["allow_redirects"] = False
         reply = super().request(verb, urlunsplit(parts), **options)
+        self._budget.heard(reply.headers.get("Sforce-Limit-Info"))
         if reply.status_code in TRANSIENT_STATUSES:
             # simple-salesforce takes such bodies, HTML among them, for the JSON it expected.
             raise TransientReplyError(reply.status_code, reply.content)

@@ -31,6 +31,9 @@ class ScriptedConnection:
         self._answer, self._repeated = answer, repeated
         self.calls = 0
 
+    def afford(self, calls: int) -> None:
+        pass
+
     def call(self, method: str, path: str, *, json: Any, **options: Any) -> Reply:
         self.calls += 1
         return Reply(content=_dumps(self._answer(json["records"])), repeated=self._repeated)

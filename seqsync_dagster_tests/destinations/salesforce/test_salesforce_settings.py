@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from seqsync_dagster.destinations.protocol import CallCount
 from seqsync_dagster.destinations.salesforce.destination import SalesforceDestination
-from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings, checked_url
+from seqsync_dagster.destinations.salesforce.settings import LoginWay, SalesforceSettings, checked_url
 from seqsync_dagster.destinations.salesforce.transport import LOGIN_DOMAIN, OrgSession, kind_of
 from seqsync_dagster.environment import FromEnvironment
 from seqsync_dagster.errors import ConfigurationError, DestinationRefused
@@ -48,18 +48,76 @@ def test_refused_urls(url: str, says: str) -> None:
         SalesforceSettings(url=url, session_id="x")
 
 
-def test_one_way_to_log_in() -> None:
-    with pytest.raises(ValidationError, match="client_id and client_secret"):
-        SalesforceSettings(url=ORG, client_id="only")
-    with pytest.raises(ValidationError, match="not both"):
-        SalesforceSettings(url=ORG, client_id="a", client_secret="b", session_id="c")
+WAYS: list[tuple[LoginWay, dict[str, str]]] = [
+    ("client_credentials", {"client_id": "a", "client_secret": SECRET}),
+    ("session_id", {"session_id": SECRET}),
+    ("jwt_bearer", {"client_id": "a", "username": "u", "private_key": SECRET}),
+    ("jwt_bearer", {"client_id": "a", "username": "u", "private_key_file": "key.pem", "audience": "https://b"}),
+    ("password", {"username": "u", "password": SECRET}),
+    ("password", {"username": "u", "password": SECRET, "security_token": SECRET}),
+]
 
 
-def test_secrets_are_not_shown() -> None:
-    settings = SalesforceSettings(url=ORG, client_id="id", client_secret=SECRET)
+@pytest.mark.parametrize(("way", "given"), WAYS)
+def test_the_way_to_log_in_is_known_by_what_is_given(way: LoginWay, given: dict[str, str]) -> None:
+    assert SalesforceSettings.model_validate({"url": ORG, **given}).login == way
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "client_id",
+        "client_secret",
+        "client_id client_secret session_id",
+        "client_id client_secret username",
+        "client_id client_secret audience",
+        "client_id username",
+        "client_id private_key",
+        "client_id username private_key private_key_file",
+        "client_id username private_key client_secret",
+        "client_id username private_key password",
+        "username",
+        "username security_token",
+        "username password audience",
+        "session_id security_token",
+    ],
+)
+def test_anything_else_is_one_clear_message(given: str) -> None:
+    with pytest.raises(ValidationError) as wrong:
+        SalesforceSettings.model_validate({"url": ORG, **dict.fromkeys(given.split(), SECRET)})
+    (error,) = wrong.value.errors()
+    assert "give exactly one way to log in: client_id and client_secret" in error["msg"]
+    assert error["msg"].endswith(f"Given: {', '.join(sorted(given.split())) or 'none of them'}")
+    assert SECRET not in str(wrong.value)
+
+
+def test_soap_login_ends_with_version_65() -> None:
+    given = {"url": ORG, "username": "u", "password": SECRET}
+    assert SalesforceSettings.model_validate({**given, "api_version": "64.0"}).login == "password"
+    with pytest.raises(
+        ValidationError, match=r"does not have from API version 65\.0 on \(api_version is 66\.0\)"
+    ) as wrong:
+        SalesforceSettings.model_validate({**given, "api_version": "66.0"})
+    assert SECRET not in str(wrong.value)
+
+
+def test_shared_login_hosts_serve_keys_and_passwords_only() -> None:
+    for way, given in WAYS:
+        settings = {"url": "https://test.salesforce.com", **given}
+        if way in ("jwt_bearer", "password"):
+            assert SalesforceSettings.model_validate(settings).read_url() == "https://test.salesforce.com"
+        else:
+            with pytest.raises(ValidationError, match="no client credentials login and is no org"):
+                SalesforceSettings.model_validate(settings)
+
+
+@pytest.mark.parametrize("given", [given for _, given in WAYS])
+def test_secrets_are_not_shown(given: dict[str, str]) -> None:
+    settings = SalesforceSettings.model_validate({"url": ORG, **given})
     destination = SalesforceDestination(settings, "crm")
     with pytest.raises(ValidationError) as wrong:
-        SalesforceSettings.model_validate({"client_id": "a", "client_secret": SECRET, "typo": SECRET})
+        SalesforceSettings.model_validate({"url": ORG, **given, "typo": SECRET})
     shown = (repr(settings), str(settings), repr(destination), str(destination), str(wrong.value))
     assert SECRET not in "".join(shown)
 
@@ -98,6 +156,26 @@ def test_a_token_goes_to_its_own_org_only(monkeypatch: pytest.MonkeyPatch) -> No
     assert calls.by_kind == {"query": 1, "login": 1}
 
 
+def test_once_a_login_told_where_the_org_is_only_logins_go_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+
+    def request(self: requests.Session, method: str, url: str, **options: object) -> requests.Response:
+        sent.append(url)
+        reply = requests.Response()
+        reply.status_code = 200
+        return reply
+
+    monkeypatch.setattr(requests.Session, "request", request)
+    session = OrgSession("https://login.salesforce.com", 7.0, CallCount())
+    session.move_to(ORG)
+    session.request("GET", f"{ORG}/services/data/v64.0/query/")
+    session.request("POST", "https://login.salesforce.com/services/oauth2/token")
+    for elsewhere in ("https://login.salesforce.com/services/data/v64.0/query/", f"{ORG}/services/oauth2/token"):
+        with pytest.raises(DestinationRefused, match="Nothing was sent there"):
+            session.request("GET", elsewhere)
+    assert len(sent) == 2
+
+
 def test_loopback_is_reached_without_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     session = OrgSession("http://127.0.0.1:9", 1.0, CallCount())
     assert not session.trust_env
@@ -118,6 +196,7 @@ def test_loopback_is_reached_without_proxies(monkeypatch: pytest.MonkeyPatch) ->
         ("GET", "/services/data/v64.0/query/", ("query", False)),
         ("GET", "/services/data/v64.0/sobjects/Account/describe", ("describe", False)),
         ("POST", "/services/oauth2/token", ("login", False)),
+        ("POST", "/services/Soap/u/64.0", ("login", False)),
     ],
 )
 def test_calls_are_counted_by_what_they_do(method: str, path: str, kind: tuple[str, bool]) -> None:

@@ -1,0 +1,89 @@
+"""What a sync's mapping was when its fingerprints were made, and what is different now."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from seqsync_dagster.ledger.fingerprint import mapping_content, mapping_digest
+from seqsync_dagster.sequence.spec import SyncSpec
+
+#: Said when nothing better is known: the ledger is older than the column that tells.
+UNKNOWN_CHANGE = "the mapping, or a type of the model, changed"
+_SHOWN = 5
+
+
+def remembered_mapping(sync: SyncSpec, types: Mapping[str, str]) -> str:
+    """The mapping and the model's types as JSON, for the column ``mapping`` of ``syncs``.
+
+    Constants stand there as digests: a sensitive one must not be read from a table.
+    """
+    content = mapping_content(sync, types)
+    content["constants"] = {f: _digest(value) for f, value in content["constants"].items()}
+    content["digest"] = mapping_digest(sync, types)
+    return json.dumps(content, sort_keys=True)
+
+
+def remembered_types(mapping: str | None, digest: str | None) -> dict[str, str]:
+    """Column -> type as they were when the model was last sent; empty when that is not known."""
+    return dict((_read(mapping, digest) or {}).get("types", {}))
+
+
+def what_changed(mapping: str | None, digest: str | None, sync: SyncSpec, types: Mapping[str, str]) -> str:
+    """Which field or column is not what it was, in words for people. `mapping` and `digest` are the ledger's."""
+    then = _read(mapping, digest)
+    if then is None:
+        return UNKNOWN_CHANGE
+    now = json.loads(remembered_mapping(sync, types))
+    changes = list(_changes(then, now))
+    more = f"; and {len(changes) - _SHOWN} more changes" if len(changes) > _SHOWN else ""
+    return "; ".join(changes[:_SHOWN]) + more if changes else UNKNOWN_CHANGE
+
+
+def _read(mapping: str | None, digest: str | None) -> dict[str, Any] | None:
+    if mapping is None:
+        return None
+    content: dict[str, Any] = json.loads(mapping)
+    # An older version of this package, run in between, moves the digest on and leaves the rest.
+    return content if content.get("digest") == digest else None
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for column, type_ in now["types"].items():
+        before = then["types"].get(column)
+        if before is not None and before != type_:
+            yield f"the model's column {column!r} changed its type from {before} to {type_}"
+    old, new = dict(_fields(then)), dict(_fields(now))
+    for field in (*new, *(f for f in old if f not in new)):
+        if field not in old:
+            yield f"{field} was added to the mapping"
+        elif field not in new:
+            yield f"{field} was taken out of the mapping"
+        elif old[field] != new[field]:
+            (_, before), (_, after) = old[field], new[field]
+            same = before == after
+            yield f"{field} has another constant" if same else f"{field} is filled from {after}, it was {before}"
+    if then["key"] != now["key"]:
+        yield f"the key is ({', '.join(now['key'])}), it was ({', '.join(then['key'])})"
+
+
+def _fields(content: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, str]]]:
+    """Field -> what it is filled from, exactly and in words."""
+    for field, (column, nulls) in content["values"].items():
+        yield field, ([column, nulls], f"column {column!r}{_nulls(nulls)}")
+    for field, digest in content["constants"].items():
+        yield field, (digest, "a constant")
+    for field, (parent, columns, nulls) in content["parents"].items():
+        yield field, ([parent, columns, nulls], f"parent {parent!r} by {', '.join(columns)}{_nulls(nulls)}")
+    for field, (lookup, by, column, nulls) in content["lookups"].items():
+        yield field, ([lookup, by, column, nulls], f"{lookup} by {by} = {column}{_nulls(nulls)}")
+
+
+def _nulls(nulls: str) -> str:
+    return "" if nulls == "clear" else f" (nulls: {nulls})"
+
+
+def _digest(constant: object) -> str:
+    return hashlib.sha256(json.dumps(constant).encode()).hexdigest()[:16]
