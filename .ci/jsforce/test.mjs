@@ -66,7 +66,8 @@ await step('Bulk 2.0 ingest', async () => {
   conn.bulk2.pollInterval = 200;
   const rows = Array.from({ length: 2500 }, (_, i) => ({ External_Id__c: `B${i}`, Name: `Näme, "${i}"\nline` }));
   const upserted = await conn.bulk2.loadAndWaitForResults({
-    object: 'Account', operation: 'upsert', externalIdFieldName: 'External_Id__c', input: [...rows, { External_Id__c: 'B0', Name: 'again' }, { External_Id__c: 'bad', Name: '' }],
+    object: 'Account', operation: 'upsert', externalIdFieldName: 'External_Id__c',
+    input: [...rows, { External_Id__c: 'B0', Name: 'again' }, { External_Id__c: 'bad', Name: '' }],
   });
   assert.equal(upserted.successfulResults.length, 2501);
   assert.equal(upserted.failedResults.length, 1);
@@ -87,7 +88,8 @@ await step('queries and their pages', async () => {
   assert.deepEqual([rest.done, rest.records.length], [true, 500]);
   const all = await conn.query('SELECT Id FROM Account', { autoFetch: true, maxFetch: 10000 });
   assert.equal(all.records.length, all.totalSize);
-  const found = await conn.sobject('Account').find({ External_Id__c: { $in: ['B1', 'B2'] } }, 'Id, Name').sort('Name').limit(5);
+  const some = conn.sobject('Account').find({ External_Id__c: { $in: ['B1', 'B2'] } }, 'Id, Name');
+  const found = await some.sort('Name').limit(5);
   assert.equal(found.length, 2);
   assert.equal(await conn.sobject('Account').count({ External_Id__c: 'B1' }), 1);
   const deleted = await conn.query('SELECT Id FROM Account WHERE IsDeleted = true', { scanAll: true });

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,7 @@ from seqsync_dagster.emulator import collections, oauth, page
 from seqsync_dagster.emulator.errors import ApiError, not_found
 from seqsync_dagster.emulator.ids import MalformedIdError, WrongTypeError
 from seqsync_dagster.emulator.merging import merge
-from seqsync_dagster.emulator.rows import Row
-from seqsync_dagster.emulator.rules import NO_GUARDS, Writer
+from seqsync_dagster.emulator.rules import NO_GUARDS, Row, Writer
 from seqsync_dagster.emulator.schema import OBJECTS, Column, find_object
 from seqsync_dagster.emulator.values import RefusedError
 from seqsync_dagster.emulator.wire import asked_object, loads
@@ -35,17 +35,21 @@ def routes(emulator: Emulator) -> list[Route]:
         at("/records/{object}", _records_page),
         at("/{id:str}", _record_page),
         at("/emulator/faults", _add_fault, "POST"),
-        at("/emulator/faults", _clear_faults, "DELETE"),
+        at("/emulator/faults", _doing(lambda: emulator.controls.clear()), "DELETE"),
         at("/emulator/settings", _set, "POST"),
-        at("/emulator/calls", _calls),
-        at("/emulator/calls/reset", _reset_calls, "POST"),
-        at("/emulator/reset", _reset, "POST"),
-        at("/emulator/expire_tokens", _expire_tokens, "POST"),
+        at("/emulator/calls", _doing(lambda: emulator.controls.report())),
+        at("/emulator/calls/reset", _doing(lambda: emulator.controls.reset()), "POST"),
+        at("/emulator/reset", _doing(lambda: emulator.start_over()), "POST"),
+        at("/emulator/expire_tokens", _doing(lambda: {"expired": emulator.expire_tokens()}), "POST"),
         at("/emulator/merge", _merge, "POST"),
         at("/emulator/records/{object}", _all_records),
         at("/emulator/records/{object}", _seed, "POST"),
         at("/emulator/records/{object}/{id}", _remove, "DELETE"),
     ]
+
+
+def _doing(what: Callable[[], Any]) -> Any:
+    return lambda emulator, request, body: what() or {}
 
 
 def _invalid(error: Exception | str) -> ApiError:
@@ -85,11 +89,6 @@ def _add_fault(emulator: Emulator, request: Request, body: bytes) -> Any:
     return {}
 
 
-def _clear_faults(emulator: Emulator, request: Request, body: bytes) -> Any:
-    emulator.controls.clear()
-    return {}
-
-
 def _set(emulator: Emulator, request: Request, body: bytes) -> Any:
     try:
         asked = dict(json.loads(body))
@@ -104,25 +103,6 @@ def _set(emulator: Emulator, request: Request, body: bytes) -> Any:
         raise _invalid(error) from None
     emulator.worker.wake()
     return {}
-
-
-def _calls(emulator: Emulator, request: Request, body: bytes) -> Any:
-    return emulator.controls.report()
-
-
-def _reset_calls(emulator: Emulator, request: Request, body: bytes) -> Any:
-    emulator.controls.reset()
-    return {}
-
-
-def _reset(emulator: Emulator, request: Request, body: bytes) -> Any:
-    """The org as on its first day: no records, jobs, tokens or faults. Its id stays."""
-    emulator.start_over()
-    return {}
-
-
-def _expire_tokens(emulator: Emulator, request: Request, body: bytes) -> Any:
-    return {"expired": emulator.expire_tokens()}
 
 
 def _merge(emulator: Emulator, request: Request, body: bytes) -> Any:

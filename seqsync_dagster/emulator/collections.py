@@ -7,8 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from seqsync_dagster.emulator.errors import ApiError, RowError, not_found
-from seqsync_dagster.emulator.rows import Row
-from seqsync_dagster.emulator.rules import Guards, Writer
+from seqsync_dagster.emulator.rules import Guards, Row, Writer
 from seqsync_dagster.emulator.schema import OBJECTS, Column, Field, SObject, find_object
 from seqsync_dagster.emulator.store import Store
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seqsync_dagster.emulator.errors import RowError
 from seqsync_dagster.emulator.faults import OrgRule
-from seqsync_dagster.emulator.rows import Row
 from seqsync_dagster.emulator.schema import SObject
 from seqsync_dagster.emulator.store import Store
+
+if TYPE_CHECKING:
+    from seqsync_dagster.emulator.rules import Row
 
 _VERSION = "v64.0"
 

@@ -14,8 +14,7 @@ from starlette.routing import Route
 from seqsync_dagster.emulator import collections
 from seqsync_dagster.emulator.errors import ApiError, RowError, not_found
 from seqsync_dagster.emulator.ids import ELSEWHERE
-from seqsync_dagster.emulator.rows import Row
-from seqsync_dagster.emulator.rules import Guards, Writer
+from seqsync_dagster.emulator.rules import Guards, Row, Writer
 from seqsync_dagster.emulator.schema import Column, Field, SObject
 from seqsync_dagster.emulator.soql import Query, compile_query
 from seqsync_dagster.emulator.store import Store

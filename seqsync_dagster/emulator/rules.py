@@ -9,14 +9,13 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from seqsync_dagster.emulator.errors import RowError
 from seqsync_dagster.emulator.faults import OrgRule
 from seqsync_dagster.emulator.ids import MalformedIdError, WrongTypeError
 from seqsync_dagster.emulator.orgrules import check_rule
-from seqsync_dagster.emulator.rows import Row
 from seqsync_dagster.emulator.schema import OBJECTS, Column, Field, SObject, children_of
 from seqsync_dagster.emulator.store import INTEGRATION_USER, Store, now
 from seqsync_dagster.emulator.values import Clean, MistypedError, RefusedError, cleaner
@@ -25,6 +24,18 @@ NO_SUCH_RECORD = RowError("INVALID_CROSS_REFERENCE_KEY", "invalid cross referenc
 DELETED = RowError("ENTITY_IS_DELETED", "entity is deleted")
 
 MistypedMaker = Callable[[Field, Any], RowError]
+
+
+@dataclass(slots=True)
+class Row:
+    """One row to write, and what became of it. A cell of None sets its field to null."""
+
+    cells: list[tuple[Column, Any]]
+    record: int | None = None
+    created: bool = False
+    error: RowError | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+    parents: list[tuple[Column, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,7 @@ from seqsync_dagster.emulator.bulk import (
 from seqsync_dagster.emulator.csv_rules import JobFailedError, check_line_endings, columns, rows
 from seqsync_dagster.emulator.errors import RowError
 from seqsync_dagster.emulator.faults import Controls
-from seqsync_dagster.emulator.rows import Row
-from seqsync_dagster.emulator.rules import Guards, Writer
+from seqsync_dagster.emulator.rules import Guards, Row, Writer
 from seqsync_dagster.emulator.schema import DECIMAL_TYPES, Column, Field
 from seqsync_dagster.emulator.store import Store
 from seqsync_dagster.emulator.values import java_double

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -135,14 +135,15 @@ def _check(
             "were acknowledged, so they cannot be compared. Run the sync, then check again."
         )
     checked_account(work, known)
-    total = room.frugally(lambda: records.write_expected(connection, model, sync, tables, fields))
+    expected = room.frugally(lambda: records.write_expected(room, model, sync, tables, fields))
     if heal:
         records.create_drifted(connection)
-    connection.commit()
-    # Reading back takes its time; the values to compare with stand in a temporary table by now.
+        connection.commit()
+    # Reading back takes its time; the values to compare with stand in temporary tables by now.
     room.release_model()
-    for number, (first, last) in enumerate(pages(1, total, PAGE), start=1):
-        page = _once(room.fetch(records.expected_page(sync, fields, first, last)))
+    room.paging()
+    for number, (part, first, last) in enumerate(_pages(room, expected), start=1):
+        page = _once(room.fetch(records.expected_page(part, sync, fields, first, last)))
         # No transaction stays open while the destination answers.
         connection.commit()
         drifted = _compare(work, page, fields, tally)
@@ -150,10 +151,17 @@ def _check(
             room.load(records.drifted_table(), drifted)
             connection.commit()
         work.lease.check()
-        if number % _LOGGED_EVERY == 0 and last < total:
-            work.log(f"{sync.name}: {last} of {total} records read back")
+        if number % _LOGGED_EVERY == 0 and last < expected.rows:
+            work.log(f"{sync.name}: {last} of {expected.rows} records read back")
     if heal and tally.changed + tally.deleted:
-        _heal(work, room, tally)
+        room.frugally(lambda: _heal(work, room, tally))
+
+
+def _pages(room: Room, expected: records.Expected) -> Iterator[tuple[sa.Select[Any], int, int]]:
+    for part in expected.parts.selects:
+        first, last = room.connection.execute(records.numbers(part)).one()
+        for start, end in pages(first, last, PAGE) if first is not None else ():
+            yield part, start, end
 
 
 def _once(page: pa.Table) -> pa.Table:

@@ -30,6 +30,9 @@ OWN_RECORD = "(match)"
 JUDGED = "seqsync_judged"
 
 
+#: Temporary tables: keys that several differing rows share, and keys of parents that are among the differing rows.
+_TWINS = "seqsync_twins"
+_SIBLINGS = "seqsync_siblings"
 #: Temporary table: match_key and place in the sending order of every row that goes.
 _NUMBERS = "seqsync_numbers"
 
@@ -108,7 +111,7 @@ def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
     found = found_table()
     references: list[_Reference] = []
     for n, (field, mapping) in enumerate(shape.parents.items()):
-        reference, joined = _parent(request, joined, d, n, field, mapping.parent, mapping.if_missing)
+        reference, joined = _parent(connection, request, joined, d, n, field, mapping.parent, mapping.if_missing)
         references.append(reference)
     for n, (field, lookup) in enumerate(shape.lookups.items()):
         f = found.alias(f"found{n}")
@@ -145,13 +148,15 @@ def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
         joined = joined.outerjoin(gone, gone.c.old_fingerprint == ledger.c.fingerprint)
         matched_by_another = sa.and_(ledger.c.fingerprint.is_not(None), gone.c.old_fingerprint.is_(None))
     # Counting over a window would hold every column of every row in memory; the shared keys alone are few.
-    twin = (
+    shared = (
         sa.select(d.c.match_key)
         .where(d.c.fingerprint.is_not(None), d.c.match_key.is_not(None))
         .group_by(d.c.match_key)
         .having(sa.func.count() > 1)
-        .subquery("twin")
     )
+    # A statement of its own, as for siblings: together with the joins below it would need memory for all at once.
+    temporary(connection, _TWINS, shared)
+    twin = sa.table(_TWINS, sa.column("match_key", sa.Text))
     joined = joined.outerjoin(twin, twin.c.match_key == d.c.match_key)
     verdicts = _verdicts(request, d, ledger, references, no_record, matched_by_another)
     operation = sa.case((dest_id.is_not(None), t.UPDATE), else_=t.CREATE)
@@ -188,6 +193,7 @@ _DUPLICATE = "another row of the model has the same key, as the destination comp
 
 
 def _parent(
+    connection: sa.Connection,
     request: PlanRequest,
     joined: sa.FromClause,
     d: sa.TableClause,
@@ -219,12 +225,14 @@ def _parent(
     known: sa.ColumnElement[bool] = ledger.c.match_key.is_not(None)
     blocked: sa.ColumnElement[Any] | None = None
     if own:
-        siblings = (
-            sa.select(delta_table(Shape.of(request.sync)).c.match_key)
-            .where(sa.column("match_key").is_not(None), sa.column("fingerprint").is_not(None))
-            .distinct()
-            .subquery(f"sibling{n}")
+        other = delta_table(Shape.of(request.sync)).alias("other")
+        present = sa.select(other.c.match_key).where(other.c.match_key.is_not(None), other.c.fingerprint.is_not(None))
+        temporary(
+            connection,
+            f"{_SIBLINGS}{n}",
+            sa.select(key.label("match_key")).where(d.c.fingerprint.is_not(None), key.in_(present)).distinct(),
         )
+        siblings = sa.table(f"{_SIBLINGS}{n}", sa.column("match_key", sa.Text))
         joined = joined.outerjoin(siblings, siblings.c.match_key == key)
         in_this_plan = siblings.c.match_key.is_not(None)
         blocked = sa.case((sa.and_(missing, in_this_plan), key), else_=sa.cast(sa.null(), sa.Text))

@@ -154,6 +154,13 @@ def test_in_job_it_follows_the_sync(made: Location, org: EmulatorProcess, instan
     assert ended.index("crm__accounts") < ended.index("crm__accounts__drift")
 
 
+def test_an_asset_materialised_by_hand_brings_its_checks_along(
+    made: Location, org: EmulatorProcess, instance: dg.DagsterInstance
+) -> None:
+    assert run(loaded(made), instance, job="__ASSET_JOB", select=[ACCOUNTS]).success
+    assert evaluation(instance).passed
+
+
 def test_what_stops_it_is_said_and_a_run_at_work_cancels_it(
     made: Location, org: EmulatorProcess, instance: dg.DagsterInstance
 ) -> None:

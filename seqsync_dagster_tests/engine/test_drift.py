@@ -272,6 +272,18 @@ def test_records_are_read_page_by_page(world: World, monkeypatch: pytest.MonkeyP
     assert report.api_calls == world.org.calls()["total"] == 8
 
 
+def test_more_records_than_are_laid_out_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seqsync_dagster.warehouse.duckdb._PART_BYTES", 1)
+    world.sequence = crm({**ACCOUNTS, **HEAL})
+    world.insert("crm.accounts", [(f"A{i:04}", f"n{i}", None, None) for i in range(2500)])
+    world.run("accounts")
+    for key in ("A0001", "A1200", "A2499"):
+        edit(world, "Account", key, Name="x")
+    report = checked(world, "accounts")
+    assert (report.checked, report.compared, report.changed, report.deleted) == (2500, 2500, 3, 0)
+    assert world.run("accounts").counts.updated == 3
+
+
 def test_few_records_of_ours_among_many_are_asked_for_by_id(world: World) -> None:
     world.sequence = crm({**ACCOUNTS, **DRIFT})
     world.insert("crm.accounts", [(f"A{i:04}", f"n{i}", None, None) for i in range(150)])
