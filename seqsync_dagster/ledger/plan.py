@@ -306,57 +306,45 @@ def _numbered(room: Room, request: PlanRequest) -> Parts:
         *[sa.column(parent_column(f)) for f in shape.parents],
         *[sa.column(ref_column(f)) for f in (*shape.parents, *shape.lookups)],
     )
-    own = [f for f, m in shape.parents.items() if m.parent == request.sync.name]
-    source: sa.FromClause = judged
+    goes: sa.ColumnElement[bool] = judged.c.status == t.SEND
     level: sa.ColumnElement[Any] = sa.literal_column("0")
-    status: sa.ColumnElement[Any] = judged.c.status
-    code: sa.ColumnElement[Any] = judged.c.code
-    message: sa.ColumnElement[Any] = judged.c.message
+    placed: sa.FromClause = judged
+    own = [f for f, m in shape.parents.items() if m.parent == request.sync.name]
     if own:
         levels = sa.table(LEVELS, sa.column("match_key", sa.Text), sa.column("level", sa.Integer))
-        source = judged.outerjoin(levels, levels.c.match_key == judged.c.match_key)
-        level = sa.func.coalesce(levels.c.level, 0)
-        unplaced = sa.and_(judged.c.status == t.SEND, levels.c.match_key.is_(None))
-        status = sa.case((unplaced, t.HELD_PENDING), else_=status)
-        code = sa.case((unplaced, "PARENT_PENDING"), else_=code)
-        message = sa.case(
-            (unplaced, f"{own[0]}: the parent row is itself held, invalid or refused, or the parents form a loop"),
-            else_=message,
-        )
-    rows = (
-        sa.select(
-            judged,
-            level.label("row_level"),
-            status.label("final_status"),
-            code.label("final_code"),
-            message.label("final_message"),
-        )
-        .select_from(source)
-        .subquery("rows")
-    )
-    goes = rows.c.final_status == t.SEND
+        placed = judged.join(levels, levels.c.match_key == judged.c.match_key)
+        level = levels.c.level
     # Rows of one parent go together: batches that share a parent would fight for its lock.
-    order = [rows.c.row_level, rows.c.operation, *[rows.c[parent_column(f)] for f in shape.parents], rows.c.match_key]
-    number = sa.func.row_number().over(order_by=order).label("seq")
-    temporary(connection, _NUMBERS, sa.select(rows.c.match_key, number).where(goes))
-    numbers = sa.table(_NUMBERS, sa.column("match_key", sa.Text), sa.column("seq", sa.BigInteger))
+    order = [level, judged.c.operation, *[judged.c[parent_column(f)] for f in shape.parents], judged.c.match_key]
+    number = sa.func.row_number().over(order_by=order)
+    numbered = sa.select(judged.c.match_key, level.label("level"), number.label("seq"))
+    temporary(connection, _NUMBERS, numbered.select_from(placed).where(goes))
+    numbers = sa.table(
+        _NUMBERS,
+        sa.column("match_key", sa.Text),
+        sa.column("level", sa.Integer),
+        sa.column("seq", sa.BigInteger),
+    )
+    # Only rows of a hierarchy can be without a number, and then no level was found for them.
+    unplaced = sa.and_(goes, numbers.c.seq.is_(None))
+    no_level = f"{''.join(own[:1])}: the parent row is itself held, invalid or refused, or the parents form a loop"
     selected = sa.select(
         numbers.c.seq,
-        rows.c.final_status.label("status"),
-        rows.c.operation,
-        rows.c.row_level.label("level"),
-        rows.c.match_key,
-        rows.c.match_text,
-        rows.c.fingerprint,
-        rows.c.dest_id,
-        rows.c.final_code.label("code"),
-        rows.c.final_message.label("message"),
-        *[rows.c[key_column(k)] for k in shape.keys],
-        *[rows.c[value_column(f)] for f in shape.values],
-        *[rows.c[parent_column(f)] for f in shape.parents],
-        *[rows.c[ref_column(f)] for f in (*shape.parents, *shape.lookups)],
+        sa.case((unplaced, t.HELD_PENDING), else_=judged.c.status).label("status"),
+        judged.c.operation,
+        sa.func.coalesce(numbers.c.level, 0).label("level"),
+        judged.c.match_key,
+        judged.c.match_text,
+        judged.c.fingerprint,
+        judged.c.dest_id,
+        sa.case((unplaced, "PARENT_PENDING"), else_=judged.c.code).label("code"),
+        sa.case((unplaced, no_level), else_=judged.c.message).label("message"),
+        *[judged.c[key_column(k)] for k in shape.keys],
+        *[judged.c[value_column(f)] for f in shape.values],
+        *[judged.c[parent_column(f)] for f in shape.parents],
+        *[judged.c[ref_column(f)] for f in (*shape.parents, *shape.lookups)],
         # A key that goes is the only one of its kind: rows that share one are all invalid.
-    ).select_from(rows.outerjoin(numbers, numbers.c.match_key == rows.c.match_key))
+    ).select_from(judged.outerjoin(numbers, numbers.c.match_key == judged.c.match_key))
     going = connection.execute(sa.select(sa.func.count()).select_from(numbers)).scalar_one()
     return room.part(selected, numbers.c.seq.name, going)
 

@@ -92,4 +92,3 @@ def test_removals_wait_as_well(world: World) -> None:
     a_day_passes(world)
     world.finish()
     assert set(world.org.by_external_id("Workspace__c")) == {"w0"}
-

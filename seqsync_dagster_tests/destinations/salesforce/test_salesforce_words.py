@@ -22,7 +22,7 @@ from seqsync_dagster.destinations.salesforce.errors import (
     reply_error,
     row_error,
 )
-from seqsync_dagster.destinations.salesforce.query import _chunks, _compared, soql_text
+from seqsync_dagster.destinations.salesforce.query import _compared, chunks, soql_text
 from seqsync_dagster.errors import DestinationError
 
 
@@ -88,7 +88,7 @@ def test_soql_literals_cannot_be_broken_out_of(value: str) -> None:
 
 def test_in_lists_stay_short() -> None:
     literals = [soql_text("é" * 200) for _ in range(30)]
-    chunks = list(_chunks(literals))
+    chunks = list(chunks(literals))
     assert [literal for chunk in chunks for literal in chunk] == literals
     assert all(len(chunk) <= 4 for chunk in chunks)
 
