@@ -88,9 +88,9 @@ def test_soql_literals_cannot_be_broken_out_of(value: str) -> None:
 
 def test_in_lists_stay_short() -> None:
     literals = [soql_text("é" * 200) for _ in range(30)]
-    chunks = list(chunks(literals))
-    assert [literal for chunk in chunks for literal in chunk] == literals
-    assert all(len(chunk) <= 4 for chunk in chunks)
+    made = list(chunks(literals))
+    assert [literal for chunk in made for literal in chunk] == literals
+    assert all(len(chunk) <= 4 for chunk in made)
 
 
 def test_what_soql_holds_equal() -> None:
