@@ -12,6 +12,8 @@ from seqsync_dagster.sequence.spec import SyncSpec
 
 #: Said when nothing better is known: the ledger is older than the column that tells.
 UNKNOWN_CHANGE = "the mapping, or a type of the model, changed"
+#: Stands in place of the digest when the ledger's rows were not all sent by one mapping.
+MIXED = "mixed"
 _SHOWN = 5
 
 
@@ -31,8 +33,19 @@ def remembered_types(mapping: str | None, digest: str | None) -> dict[str, str]:
     return dict((_read(mapping, digest) or {}).get("types", {}))
 
 
+def sent_by_another(mapping: str | None, digest: str | None, sync: SyncSpec) -> bool:
+    """Whether rows sent by `sync` do not mean what the ledger's other rows do, whose `mapping` and `digest` these are.
+
+    Fingerprints alone would not tell: they are computed over model columns, and a constant is none.
+    """
+    types = remembered_types(mapping, digest)
+    return bool(types) and (not sync.columns() <= types.keys() or mapping_digest(sync, types) != digest)
+
+
 def what_changed(mapping: str | None, digest: str | None, sync: SyncSpec, types: Mapping[str, str]) -> str:
     """Which field or column is not what it was, in words for people. `mapping` and `digest` are the ledger's."""
+    if digest == MIXED:
+        return "rows were sent by a changed mapping, and not all of them"
     then = _read(mapping, digest)
     if then is None:
         return UNKNOWN_CHANGE

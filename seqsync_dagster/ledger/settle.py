@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from seqsync_dagster.ledger import registry
 from seqsync_dagster.ledger import tables as t
 from seqsync_dagster.ledger.delta import temporary
+from seqsync_dagster.ledger.mapping_change import MIXED, sent_by_another
 from seqsync_dagster.ledger.tables import Shape, StateTables, key_column, parent_column, ref_column
 from seqsync_dagster.sequence.spec import SequenceSpec, SyncSpec
 
@@ -82,12 +83,16 @@ def settle(connection: sa.Connection, tables: StateTables, s: Settlement) -> Non
         )
     )
     _note_own_parents(connection, tables, s)
+    meaning: dict[str, Any] = {}
+    if sent_by_another(known.mapping, known.mapping_digest, s.sync) and _anything_sent(connection, tables):
+        meaning = {"mapping_digest": MIXED}
     registry.update(
         connection,
         tables,
         s.sequence.name,
         s.sync.name,
         **{
+            **meaning,
             **(s.registry or {}),
             "arrivals": known.arrivals + arrivals,
             "plan_run_id": None,
@@ -99,6 +104,13 @@ def settle(connection: sa.Connection, tables: StateTables, s: Settlement) -> Non
     connection.execute(sa.text(f'DROP TABLE "{tables.plan.schema}"."{tables.plan.name}"'))
     connection.execute(sa.delete(tables.outcome))
     connection.commit()
+
+
+def _anything_sent(connection: sa.Connection, tables: StateTables) -> bool:
+    p, o = tables.plan, tables.outcome
+    taken = p.join(o, o.c.seq == p.c.seq)
+    sent = sa.select(sa.func.count()).select_from(taken).where(p.c.operation != t.DELETE, o.c.code.is_(None))
+    return connection.execute(sent).scalar_one() > 0
 
 
 def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:

@@ -314,3 +314,19 @@ def test_a_sensitive_value_is_masked_as_the_destination_quotes_it(world: World) 
     assert report.counts.rejected == 1
     assert "secret" not in report.problems[0].message
     assert "***" in report.problems[0].message
+
+
+def test_a_constant_that_was_sent_to_some_rows_only_is_taken_back_everywhere(world: World) -> None:
+    def spec(constant: str) -> dict[str, Any]:
+        return {**ACCOUNTS, "fields": {"Name": "name", "Website": {"constant": constant}}}
+
+    world.insert("crm.accounts", [(f"A{i}", f"name {i}", None, None) for i in range(3)])
+    world.sequence = crm(spec("old.example"))
+    world.run("accounts")
+    world.sequence = crm(spec("new.example"))
+    assert world.run("accounts", RunOptions(limit=1)).counts.updated == 1
+    world.sequence = crm(spec("old.example"))
+    report = world.run("accounts")
+    assert report.resync_reason == "rows were sent by a changed mapping, and not all of them"
+    assert {r["Website"] for r in world.org.records("Account")} == {"old.example"}
+    assert world.run("accounts").counts.planned == 0
