@@ -291,6 +291,11 @@ def _verdicts(
         verdicts.append((ledger.c.state == t.GONE, t.WAITING, "GONE", before))
         tried = sa.and_(ledger.c.state == t.REJECTED, ledger.c.tried_fingerprint == d.c.fingerprint)
         if not request.full:
+            given_up = sa.literal("refused ").concat(sa.cast(ledger.c.attempts, sa.Text)).concat(" times; ")
+            given_up = given_up.concat("change the row, or name it in only_keys, to have it tried again. ")
+            verdicts.append(
+                (sa.and_(tried, ledger.c.retry_at.is_(None)), t.WAITING, "QUARANTINED", given_up.concat(before))
+            )
             verdicts.append((sa.and_(tried, ledger.c.retry_at > request.now), t.WAITING, "REFUSED_BEFORE", before))
     return verdicts
 

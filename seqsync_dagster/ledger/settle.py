@@ -143,6 +143,13 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         else_=1,
     )
     soon = sa.func.coalesce(o.c.error_class, "fix_row").in_(["retry_now", "retry_later"])
+    # A rule of the org may have changed since, but after so many tries that is for a person to say.
+    given_up = sa.and_(
+        sent,
+        o.c.code.is_not(None),
+        p.c.operation != t.DELETE,
+        attempts >= s.sequence.errors_of(s.sync).quarantine_after,
+    )
     null_text, null_number = sa.cast(sa.null(), sa.Text), sa.cast(sa.null(), sa.BigInteger)
     null_time = sa.cast(sa.null(), sa.DateTime(timezone=True))
     moment = [sa.cast(s.now + timedelta(hours=h), sa.DateTime(timezone=True)) for h in _RETRY_HOURS]
@@ -177,7 +184,10 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         ),
         "attempts": sa.case((refused, attempts), else_=0),
         "retry_at": sa.case(
-            (sa.and_(refused, soon), sa.cast(s.now, sa.DateTime(timezone=True))), (refused, later), else_=null_time
+            (sa.and_(refused, soon), sa.cast(s.now, sa.DateTime(timezone=True))),
+            (given_up, null_time),
+            (refused, later),
+            else_=null_time,
         ),
         "code": sa.case((sa.and_(sent, refused), o.c.code), (sa.not_(sent), p.c.code), else_=null_text),
         "message": sa.case((sa.and_(sent, refused), o.c.message), (sa.not_(sent), p.c.message), else_=null_text),

@@ -35,7 +35,7 @@ SCHEMA_VERSION = 1
 
 #: States of a ledger row.
 ACKNOWLEDGED = "acknowledged"  # the destination holds the values the fingerprint stands for
-REJECTED = "rejected"  # its last values were refused; `retry_at` says when they are tried again unchanged
+REJECTED = "rejected"  # its last values were refused; `retry_at` says when they are tried again unchanged, null: never
 HELD = "held"  # a parent or looked-up record has no destination id
 INVALID = "invalid"  # it shares its key with another row
 LEFT = "left"  # it left the model; its record stays (removed: keep, or not ours to delete)

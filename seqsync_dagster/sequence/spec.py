@@ -140,11 +140,20 @@ class Guards(Strict):
 
 
 class Errors(Strict):
-    """When rejected rows make a sync fail."""
+    """When rejected rows make a sync fail, and when one is given up on."""
 
     max_rejected: Annotated[Limit, Field(description="Rejected rows, as a share of the rows sent in the run.")] = Limit(
         percent=5, min_rows=20
     )
+    quarantine_after: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="Refusals of a row with the same values after which it is quarantined: not sent again until "
+            "the row or the mapping changes, or a run names it in `only_keys`. Refusals for want of a lock, or of a "
+            "server, do not count as a reason. Tries are 1, 2, 4, 8, 16 and then 24 hours apart.",
+        ),
+    ] = 8
 
 
 class Drift(Strict):

@@ -237,3 +237,35 @@ def test_a_mapping_edit_is_a_named_full_resync(world: World) -> None:
     assert (report.counts.updated, report.resync_reason) == (10, "Industry was added to the mapping")
     assert world.org.by_external_id("Account")["A3"]["Industry"] == "Education"
     assert world.run("accounts").counts.planned == 0
+
+
+def test_a_row_refused_too_often_is_quarantined_until_it_changes_or_is_named(world: World) -> None:
+    world.sequence = crm(ACCOUNTS, errors={"quarantine_after": 2})
+    world.insert("crm.accounts", [("A1", None, None, None), ("A2", "fine", None, None)])
+    world.run("accounts")
+    assert world.ledger("accounts")["a1"]["retry_at"] is not None
+    world.run("accounts", RunOptions(only_keys=("A1",)))
+    row = world.ledger("accounts")["a1"]
+    assert (row["state"], row["attempts"], row["retry_at"]) == ("rejected", 2, None)
+    world.sql("UPDATE crm.accounts SET name = 'better' WHERE account_id = 'A2'")
+    report = world.run("accounts")
+    assert (report.counts.updated, report.counts.waiting, report.verdict) == (1, 1, "partial")
+    (problem,) = report.problems
+    assert (problem.key, problem.code) == ("A1", "QUARANTINED")
+    assert problem.message.startswith("refused 2 times; change the row, or name it in only_keys")
+    assert "Required fields are missing: [Name]" in problem.message
+    assert world.run("accounts", RunOptions(only_keys=("A1",))).counts.rejected == 1
+    assert world.ledger("accounts")["a1"]["attempts"] == 3
+    world.sql("UPDATE crm.accounts SET name = 'mended' WHERE account_id = 'A1'")
+    report = world.run("accounts")
+    assert (report.counts.created, report.counts.waiting) == (1, 0)
+
+
+def test_a_row_that_only_met_a_lock_is_not_quarantined(world: World) -> None:
+    world.sequence = crm(ACCOUNTS, errors={"quarantine_after": 1})
+    world.insert("crm.accounts", [("A1", "fine", None, None)])
+    world.org.fault("lock", "Account", times=100)
+    world.run("accounts")
+    world.org.clear_faults()
+    assert world.ledger("accounts")["a1"]["retry_at"] is not None
+    assert world.run("accounts").counts.created == 1
