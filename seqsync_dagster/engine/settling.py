@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,15 +30,8 @@ def settle_completed(
 ) -> None:
     """Settle a run that ended by itself, and close it in the journal."""
     work.lease.check()
-    settlement = Settlement(
-        sequence=work.site.sequence,
-        sync=work.sync,
-        run_id=work.run_id,
-        plan_id=plan_id,
-        holder=work.holder,
-        epoch=work.epoch,
-        started_at=work.started_at,
-        now=datetime.now(UTC),
+    settlement = replace(
+        _settlement(work, work.run_id, plan_id),
         completed=True,
         registry=registry,
         counts=asdict(counts),
@@ -70,7 +63,17 @@ def settle_interrupted(
 ) -> None:
     """Settle what is known of a run that did not end by itself; its unsent rows stay due."""
     work.lease.check()
-    settlement = Settlement(
+    settlement = replace(
+        _settlement(work, run_id, plan_id),
+        in_flight=in_flight,
+        registry={**OUT_OF_STEP, **(registry or {})},
+    )
+    room.frugally(lambda: settle(room.connection, tables, settlement))
+
+
+def _settlement(work: Work, run_id: str, plan_id: str | None) -> Settlement:
+    """Of a run that did not end by itself, until told otherwise."""
+    return Settlement(
         sequence=work.site.sequence,
         sync=work.sync,
         run_id=run_id,
@@ -80,7 +83,4 @@ def settle_interrupted(
         started_at=work.started_at,
         now=datetime.now(UTC),
         completed=False,
-        in_flight=in_flight,
-        registry={**OUT_OF_STEP, **(registry or {})},
     )
-    room.frugally(lambda: settle(room.connection, tables, settlement))
