@@ -67,12 +67,15 @@ def run_sync(
             return report(work, planned, planned.counts, [], [], _since(began), *_made(site, calls))
         log(_intent(sync_name, planned))
         work = replace(work, raised_epoch=planned.epoch)
-        # A room of its own for sending: what planning needed in memory is given back first.
+        # Rooms of their own for sending and for settling: what the step before needed in memory is given back first.
         with site.warehouse.open(site.sequence.name, sync_name) as room:
-            return _carry_out(work, room, planned, calls, began)
+            counts, problems, changes = _carry_out(work, room, planned)
+        with site.warehouse.open(site.sequence.name, sync_name) as room:
+            _settle(work, room, planned, counts)
+        return report(work, planned, counts, problems, changes, _since(began), *_made(site, calls))
 
 
-def _carry_out(work: Work, room: Room, planned: Planned, calls: CallCount, began: float) -> SyncReport:
+def _carry_out(work: Work, room: Room, planned: Planned) -> _Told:
     site, sync = work.site, work.sync
     tables = work.tables(room.schema)
     try:
@@ -90,8 +93,9 @@ def _carry_out(work: Work, room: Room, planned: Planned, calls: CallCount, began
             _preflight(work, planned)
         apply(work, room, tables, work.run_id)
         stage_outcomes(work, room, tables, work.run_id, anew=True)
-        counts, problems, changes = room.frugally(lambda: _told(room, tables, planned, sync))
+        told = room.frugally(lambda: _told(room, tables, planned, sync))
         room.connection.commit()
+        return told
     except LeaseLost:
         raise
     except BaseException as error:
@@ -103,19 +107,21 @@ def _carry_out(work: Work, room: Room, planned: Planned, calls: CallCount, began
         if isinstance(error, DBAPIError):
             raise reraise(error, f"sync {sync.name}: the warehouse failed while rows were sent") from None
         raise
+
+
+def _settle(work: Work, room: Room, planned: Planned, counts: Counts) -> None:
     settled = dict(planned.registry)
     if settled:
         settled["last_counts"] = json.dumps(asdict(counts))
     settle_completed(
         work,
         room,
-        tables,
+        work.tables(room.schema),
         planned.plan_id,
         counts=counts,
         registry=settled,
         resync_reason=planned.resync_reason,
     )
-    return report(work, planned, counts, problems, changes, _since(began), *_made(site, calls))
 
 
 def _preflight(work: Work, planned: Planned) -> None:
@@ -131,9 +137,10 @@ def _preflight(work: Work, planned: Planned) -> None:
             work.log(f"{work.sync.name}: {risk}")
 
 
-def _told(
-    room: Room, tables: StateTables, planned: Planned, sync: SyncSpec
-) -> tuple[Counts, list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+_Told = tuple[Counts, list[Mapping[str, Any]], list[Mapping[str, Any]]]
+
+
+def _told(room: Room, tables: StateTables, planned: Planned, sync: SyncSpec) -> _Told:
     """What became of the rows, and samples of those that were not and that were acknowledged."""
     counts = counted(planned.counts, rows.outcome_counts(room.connection, tables))
     problems = rows.problem_rows(room.connection, tables, sync, 100)
