@@ -10,6 +10,7 @@
      |   +- OtherDestination    the connection points at another org than the ledger
      |   +- LeaseHeld           another run is at work on this sync
      |   +- LeaseLost           this run was declared dead and another took over
+     |   +- PlanOutdated        a plan that was read is not there, or does not fit any more; nothing was sent
      |   +- JournalUnavailable  the journal does not answer, or stays locked
      +- GuardTripped            the plan breaks a guard; nothing was sent
      +- GateClosed              a dbt test of the model failed; nothing was sent
@@ -67,6 +68,10 @@ class LeaseHeld(StateError):
 
 class LeaseLost(StateError):
     """This run's lease was taken over; it must not write any more."""
+
+
+class PlanOutdated(StateError):
+    """A plan that somebody read cannot be sent as it was read. Nothing was sent."""
 
 
 class JournalUnavailable(StateError):

@@ -216,6 +216,6 @@ def _wants_check(context: dg.AssetExecutionContext, step: Step, name: str) -> bo
     return dg.AssetCheckKey(step.key, name) in context.selected_asset_check_keys
 
 
-def holder(context: Context) -> str:
+def holder(context: Context | dg.OpExecutionContext) -> str:
     """The run, as it is named to people who find the sync busy."""
     return f"run {context.run.run_id[:8]}"

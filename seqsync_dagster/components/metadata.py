@@ -13,7 +13,16 @@ from seqsync_dagster.components.private import NamespacedMetadataSet, TableMetad
 from seqsync_dagster.sequence.spec import ColumnMapping, ConstantMapping, ParentLookup, RecordLookup
 
 if TYPE_CHECKING:
-    from seqsync_dagster.engine.report import Counts, DriftReport, FinishReport, RowChange, RowProblem, SyncReport
+    from seqsync_dagster.engine.report import (
+        Counts,
+        DriftReport,
+        FinishReport,
+        PlannedRow,
+        PlanReport,
+        RowChange,
+        RowProblem,
+        SyncReport,
+    )
     from seqsync_dagster.sequence.spec import FieldMapping, SequenceSpec, SyncSpec
 
 
@@ -76,6 +85,63 @@ def of_run(report: SyncReport) -> Mapping[str, Any]:
     if report.changes:
         entries["seqsync/changes"] = changes_table(report.changes)
     return entries
+
+
+def of_plan(report: PlanReport) -> Mapping[str, Any]:
+    """Metadata of the observation that tells a plan."""
+    entries: dict[str, Any] = {
+        "seqsync/plan_id": report.review_id,
+        "seqsync/plan_expires": dg.MetadataValue.timestamp(report.expires_at),
+        "seqsync/destination": report.destination,
+        "seqsync/to_create": report.creates,
+        "seqsync/to_update": report.updates,
+        "seqsync/to_follow": report.follow,
+        "seqsync/to_remove": report.removals,
+        "seqsync/would_stay_held": report.stay_held,
+        "seqsync/api_calls_needed": report.calls,
+        "seqsync/guard": report.guard or "passes",
+    }
+    if report.resync_reason is not None:
+        entries["seqsync/full_resync"] = report.resync_reason
+    if report.risks:
+        entries["seqsync/risks"] = dg.MetadataValue.md("\n".join(f"- {risk}" for risk in report.risks))
+    if report.rows:
+        entries["seqsync/planned_changes"] = planned_table(report.rows)
+    if report.problems:
+        entries["seqsync/problems"] = problems_table(report.problems)
+    return entries
+
+
+def planned_table(rows: Sequence[PlannedRow]) -> dg.TableMetadataValue:
+    """A sample of what would be sent, field by field."""
+    return dg.MetadataValue.table(
+        records=[
+            dg.TableRecord(
+                {
+                    "key": row.key,
+                    "operation": row.operation,
+                    "field": change.field,
+                    "before": _cut(change.before),
+                    "after": _cut(change.after),
+                    "url": row.url,
+                }
+            )
+            for row in rows
+            for change in row.changes
+        ],
+        schema=_schema(
+            key="Key of the row, as text.",
+            operation="create or update.",
+            field="Destination field that would hold something else.",
+            before="What the record holds now; sensitive values are masked.",
+            after="What would be sent.",
+            url="The record in the destination.",
+        ),
+    )
+
+
+def _cut(value: str | None) -> str:
+    return "" if value is None else value[:200]
 
 
 def numbers(counts: Counts) -> dict[str, int]:

@@ -28,6 +28,11 @@ class RunConfig(dg.Config):
     approve_plan: str | None = Field(
         default=None, description="Id of a plan that a guard stopped: exactly that plan passes its guards."
     )
+    plan_id: str | None = Field(
+        default=None,
+        description="Id of a plan that the job `<sequence>_plan` made: exactly that is sent, with the values of that "
+        "moment. Goes with no other option.",
+    )
     rebuild_ledger: bool = Field(
         default=False,
         description="Start with an empty ledger although the sync has run before; rows are matched with the "
@@ -45,6 +50,7 @@ class RunOptionsResource(RunConfig, dg.ConfigurableResource[Any]):
             only_keys=tuple(self.only_keys),
             limit=self.limit,
             approve_plan=self.approve_plan or None,
+            plan_id=self.plan_id or None,
             rebuild_ledger=self.rebuild_ledger,
         )
 

@@ -17,6 +17,7 @@ from seqsync_dagster.components.destination_component import Connection
 from seqsync_dagster.components.drift import run_drift_step
 from seqsync_dagster.components.inputs import DbtGraph, Inputs, all_builds, all_deps
 from seqsync_dagster.components.outcome import SEQUENCE
+from seqsync_dagster.components.plan_job import Planning, build_plan_job
 from seqsync_dagster.components.triggers import build_schedules, build_sensors
 from seqsync_dagster.components.warehouse_component import Warehouse
 from seqsync_dagster.components.yaml_source import Location, YamlSource, as_written, unknown_name
@@ -73,7 +74,10 @@ class SyncSequence(dg.Component):
                 LeadSource: {constant: Product}
                 AccountId: {parent: accounts, from: account_id}
 
-    Run options (config of the job): `full_resync`, `only_keys`, `limit`, `approve_plan`,
+    The job `<sequence>_plan` tells what a run would do and sends nothing; what it found can then be
+    sent exactly as it was read, with the run option `plan_id`.
+
+    Run options (config of the job): `full_resync`, `only_keys`, `limit`, `approve_plan`, `plan_id`,
     `rebuild_ledger`. A wrong file fails at load with file, line, and the nearest right name.
     """
 
@@ -116,7 +120,11 @@ class SyncSequence(dg.Component):
         return dg.Definitions(
             assets=assets,
             asset_checks=drifts,
-            jobs=[self._job([*syncs, *sorted(all_builds(inputs))]), *self._drift_job()],
+            jobs=[
+                self._job([*syncs, *sorted(all_builds(inputs))]),
+                self._plan_job(inputs, warehouse, connection),
+                *self._drift_job(),
+            ],
             schedules=list(build_schedules(self.spec, is_held, self.source.error)),
             sensors=list(build_sensors(self.spec, all_deps(inputs.values()), syncs, is_held, self.source.error)),
             resources={options.RESOURCE: options.OPTIONS},
@@ -234,6 +242,11 @@ class SyncSequence(dg.Component):
                 tags={SEQUENCE: self.spec.name},
                 owners=list(self.spec.owners) or None,
             )
+
+    def _plan_job(self, inputs: Mapping[str, Inputs], warehouse: Warehouse, connection: Connection) -> dg.JobDefinition:
+        in_order = {name: inputs[name] for name in order(self.spec)}
+        planning = Planning(self.spec.name, in_order, lambda: self.open_site(warehouse, connection))
+        return build_plan_job(planning, self.spec.owners)
 
     def _drift_checks(self, *, in_job: bool | None = None) -> list[dg.AssetCheckKey]:
         return [

@@ -241,6 +241,10 @@ class Destination(Protocol):
         """
         ...
 
+    def calls_for(self, request: Request) -> int:
+        """About how many API calls `send` would make for the request, if all goes well. Asks nobody."""
+        ...
+
     def send(self, request: Request, frames: Iterable[pd.DataFrame]) -> Iterator[Event]:
         """Send the frames in order, yielding what happens (see the module's rule).
 

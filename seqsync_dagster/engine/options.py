@@ -17,6 +17,8 @@ class RunOptions:
     """At most this many rows are sent per sync. No removals."""
     approve_plan: str | None = None
     """Id of a plan that a guard stopped: exactly that plan passes its guards."""
+    plan_id: str | None = None
+    """Id of a plan that was made to be read: exactly that is sent, with the options and values of that moment."""
     rebuild_ledger: bool = False
     """Start with an empty ledger although the sync has run before; rows are matched again."""
 

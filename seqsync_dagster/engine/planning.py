@@ -17,6 +17,7 @@ from seqsync_dagster.engine.comparing import Against, Comparison, compare
 from seqsync_dagster.engine.guard import PlannedChange
 from seqsync_dagster.engine.preflight import Mapped, check_mapping, first_writes, match_field
 from seqsync_dagster.engine.report import Counts
+from seqsync_dagster.engine.reviewing import check_same, take_up
 from seqsync_dagster.engine.site import Work, checked_account
 from seqsync_dagster.errors import LedgerLost, StateError
 from seqsync_dagster.ledger import registry
@@ -36,6 +37,7 @@ from seqsync_dagster.ledger.plan import (
 )
 from seqsync_dagster.ledger.references import make_stale_due
 from seqsync_dagster.ledger.registry import Registered
+from seqsync_dagster.ledger.reviewed import Reviewed
 from seqsync_dagster.ledger.tables import Shape, StateTables
 from seqsync_dagster.sequence.spec import SyncSpec
 from seqsync_dagster.warehouse.open import Room, check_types, reraise
@@ -60,22 +62,37 @@ class Planned:
     """The model is the one that was settled last, and nothing waits: no plan was written."""
     epoch: int = 0
     """The run's epoch in the ledger."""
+    compared: Comparison | None = None
+    digest: str = ""
+    """Of the mapping."""
 
 
-def plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Planned:
+def plan(
+    work: Work,
+    room: Room,
+    source: ModelSource,
+    remembered: bool,
+    *,
+    reviewed: Reviewed | None = None,
+    for_review: bool = False,
+) -> Planned:
     """Compare the model with the ledger and write the plan; releases the warehouse.
 
-    `remembered`: the sync is known to have run before. Raises `LedgerLost`,
-    `ModelMissing`, `OtherDestination`, `WarehouseError`, and what the
+    `remembered`: the sync is known to have run before. `reviewed`: make this plan
+    again, from the differences that were kept with it. `for_review`: write a plan
+    though nothing differs. Raises `LedgerLost`,
+    `ModelMissing`, `OtherDestination`, `PlanOutdated`, `WarehouseError`, and what the
     destination raises when it has to be asked.
     """
     try:
-        return _plan(work, room, source, remembered)
+        return _plan(work, room, source, remembered, reviewed, for_review)
     except DBAPIError as error:
         raise reraise(error, f"sync {work.sync.name}: the warehouse could not make the plan") from None
 
 
-def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Planned:
+def _plan(
+    work: Work, room: Room, source: ModelSource, remembered: bool, reviewed: Reviewed | None, for_review: bool
+) -> Planned:
     sync, options, connection = work.sync, work.options, room.connection
     tables = work.tables(room.schema)
     names = (work.site.sequence.name, sync.name)
@@ -139,7 +156,7 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
     full = reason is not None
     first = known is None or known.mapping_digest is None or not _fingerprints(connection, tables)
     cases = {sync.name: case_sensitive, **{p: r.case_sensitive for p, r in parents.items() if r}}
-    against = Against(tables, known, digest, cases, arrivals, full, stale > 0)
+    against = Against(tables, known, digest, cases, arrivals, full, stale > 0 or for_review)
     # Where the differences are the whole model, there is little to join them to, and sending them takes far longer.
     whole = full or first
 
@@ -147,7 +164,9 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
         return room.frugally(act) if whole else act()
 
     compared = economically(lambda: compare(work, room, source, model, against))
-    if compared.unchanged:
+    if reviewed is not None:
+        compared = take_up(work, room, tables, reviewed, compared, digest)
+    elif compared.unchanged:
         room.release_model()
         assert known is not None and compared.rows is not None
         return _unchanged(known, mapped, compared.rows)
@@ -161,7 +180,7 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
         full=full,
         named=bool(options.only_keys),
         resync=options.full_resync,
-        now=datetime.now(UTC),
+        now=datetime.now(UTC) if reviewed is None else reviewed.made_at,
         limit=options.limit,
     )
     prepared = economically(lambda: prepare_plan(room, request))
@@ -182,6 +201,8 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
         registry.update(connection, tables, *names, **values)
         counted = _count(connection, tables, work, compared)
         name = plan_id(connection, tables, digest)
+        if reviewed is not None:
+            check_same(connection, tables, sync, reviewed, digest)
         connection.commit()
         return *counted, name
 
@@ -195,7 +216,19 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
             "parent_arrivals": json.dumps(arrivals),
             **(compared.checksum.as_columns() if compared.checksum is not None else {}),
         }
-    return Planned(name, counts, change, reason, known, mapped, settled, nothing_to_do=False, epoch=work.epoch)
+    return Planned(
+        name,
+        counts,
+        change,
+        reason,
+        known,
+        mapped,
+        settled,
+        nothing_to_do=False,
+        epoch=work.epoch,
+        compared=compared,
+        digest=digest,
+    )
 
 
 def _refuse_other_target(sync: SyncSpec, known: Registered) -> None:

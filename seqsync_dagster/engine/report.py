@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 Verdict = Literal["success", "partial", "over_limit"]
@@ -114,6 +115,67 @@ class SyncReport:
     row_bearing_calls: int
     destination: str
     """Organisation that was written to: name and id."""
+
+
+@dataclass(frozen=True)
+class FieldChange:
+    """One field of a planned row. Sensitive values are masked already."""
+
+    field: str
+    before: str | None
+    """What the record holds now, as the destination writes it; None: empty, or there is no record yet."""
+    after: str | None
+    """What would be sent; None: the field would be emptied."""
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """One row that a run would send."""
+
+    key: str
+    operation: str
+    """``create`` or ``update``."""
+    dest_id: str
+    url: str
+    changes: tuple[FieldChange, ...]
+    """Fields that would hold something else than now."""
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What a run of one sync would do. Nothing of it was done."""
+
+    sequence: str
+    sync: str
+    review_id: str
+    """Given as `plan_id` to a run of the sequence, it sends exactly this, and what was planned together with it."""
+    plan_id: str
+    expires_at: datetime
+    counts: Counts
+    """Of the plan: rows that would be created, updated or rejected are not known yet."""
+    creates: int
+    updates: int
+    follow: int
+    """Rows held now that would go with the same run, after the parents that it creates."""
+    stay_held: int
+    removals: int
+    """Records that `finish` would delete, those due from earlier runs included."""
+    calls: int
+    """About how many API calls it would take."""
+    guard: str | None
+    """What a guard would say, and how to let the plan pass; None when it passes."""
+    resync_reason: str | None
+    risks: tuple[str, ...]
+    """What preflight finds worth a look."""
+    rows: tuple[PlannedRow, ...]
+    """The first rows of each operation, at most ten."""
+    problems: tuple[RowProblem, ...]
+    """The first rows that would not go, at most 100."""
+    destination: str
+    summary: str
+    api_calls: int
+    """Calls that planning itself has made."""
+    seconds: float
 
 
 @dataclass(frozen=True)

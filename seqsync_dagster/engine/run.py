@@ -20,6 +20,7 @@ from seqsync_dagster.engine.preflight import Write, check_mapping
 from seqsync_dagster.engine.recover import recover
 from seqsync_dagster.engine.report import Counts, SyncReport
 from seqsync_dagster.engine.reporting import counted, report
+from seqsync_dagster.engine.reviewing import find_reviewed, forget_reviewed
 from seqsync_dagster.engine.settling import discard_plan, settle_completed, settle_interrupted
 from seqsync_dagster.engine.site import Site, Work, checked_account
 from seqsync_dagster.errors import LeaseLost
@@ -61,7 +62,10 @@ def run_sync(
         recover(work)
         others = [p for p in sync.parents() if p != sync_name]
         with site.warehouse.open(site.sequence.name, sync_name, others=others, model=True) as room:
-            planned = plan(work, room, source, remembered)
+            reviewed = None
+            if options.plan_id is not None:
+                work, reviewed = find_reviewed(work, room)
+            planned = plan(work, room, source, remembered, reviewed=reviewed)
         if planned.nothing_to_do:
             log(f"{sync_name}: nothing to do, the model's {planned.counts.model} rows are as they were")
             return report(work, planned, planned.counts, [], [], _since(began), *_made(site, calls))
@@ -69,17 +73,19 @@ def run_sync(
         work = replace(work, raised_epoch=planned.epoch)
         # Rooms of their own for sending and for settling: what the step before needed in memory is given back first.
         with site.warehouse.open(site.sequence.name, sync_name) as room:
-            counts, problems, changes = _carry_out(work, room, planned)
+            counts, problems, changes = _carry_out(work, room, planned, read=reviewed is not None)
         with site.warehouse.open(site.sequence.name, sync_name) as room:
             _settle(work, room, planned, counts)
+            forget_reviewed(work, room)
         return report(work, planned, counts, problems, changes, _since(began), *_made(site, calls))
 
 
-def _carry_out(work: Work, room: Room, planned: Planned) -> _Told:
+def _carry_out(work: Work, room: Room, planned: Planned, *, read: bool) -> _Told:
     site, sync = work.site, work.sync
     tables = work.tables(room.schema)
     try:
-        if work.options.approve_plan != planned.plan_id:
+        # Somebody who has read a plan has read what its guards say of it.
+        if not read and work.options.approve_plan != planned.plan_id:
             check_guards(
                 sync.name,
                 site.sequence.guards_of(sync),

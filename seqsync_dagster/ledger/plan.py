@@ -404,12 +404,13 @@ def plan_counts(connection: sa.Connection, tables: StateTables) -> dict[tuple[st
     return {(row[0], row[1]): row[2] for row in rows}
 
 
-def plan_id(connection: sa.Connection, tables: StateTables, digest: str) -> str:
+def plan_id(connection: sa.Connection, tables: StateTables, digest: str, without: sa.Select[Any] | None = None) -> str:
     """Name of a plan's content: equal plans have equal ids, whichever run made them.
 
-    So an approval given to a plan holds for that plan and for no other.
+    So an approval given to a plan holds for that plan and for no other. `without`: keys of rows that do not count.
     """
     plan = tables.plan
+    counted = sa.true() if without is None else sa.func.coalesce(plan.c.match_key, "").not_in(without)
     rows = connection.execute(
         sa.select(
             plan.c.status,
@@ -417,7 +418,7 @@ def plan_id(connection: sa.Connection, tables: StateTables, digest: str) -> str:
             sa.func.count(),
             sa.cast(sa.func.sum(row_hash(plan.c.match_key, plan.c.fingerprint)), sa.Text),
         )
-        .where(plan.c.status.in_([t.SEND, t.REMOVAL]))
+        .where(plan.c.status.in_([t.SEND, t.REMOVAL]), counted)
         .group_by(plan.c.status, plan.c.operation)
         .order_by(plan.c.status, plan.c.operation)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -44,6 +45,8 @@ class Registered:
     plan_spec: str | None
     mapping: str | None = None
     """See `mapping_change.remembered_mapping`."""
+    settled_at: datetime | None = None
+    """When the latest run was settled."""
 
 
 def read(connection: sa.Connection, tables: StateTables, sequence: str, sync: str) -> Registered | None:
@@ -84,6 +87,7 @@ def read(connection: sa.Connection, tables: StateTables, sequence: str, sync: st
         plan_run_id=row["plan_run_id"],
         plan_spec=row["plan_spec"],
         mapping=row.get("mapping"),
+        settled_at=row["settled_at"],
     )
 
 

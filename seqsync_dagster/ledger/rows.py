@@ -80,6 +80,13 @@ def page(tables: StateTables, sync: SyncSpec, operation: str, first: int, last: 
     return sa.select(*columns).select_from(source).where(*where).order_by(p.c.seq)
 
 
+def keys_of(connection: sa.Connection, tables: StateTables, first: int, last: int) -> list[tuple[int, str]]:
+    """The keys, as people know them, of the rows `first`..`last`."""
+    p = tables.plan
+    selected = sa.select(p.c.seq, _key_shown(tables)).where(p.c.seq.between(first, last))
+    return [(row[0], row[1]) for row in connection.execute(selected)]
+
+
 def ignored_nulls(sync: SyncSpec) -> tuple[str, ...]:
     """Fields that a null leaves as they are."""
     return tuple(f for f, m in sync.mappings() if getattr(m, "nulls", "clear") == "ignore")

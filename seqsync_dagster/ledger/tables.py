@@ -5,12 +5,15 @@ Per sync, in the state schema (the plan's values are typed after the model, keys
 ``<sequence>__<sync>__ledger``  one row per key: what the destination has acknowledged
 ``<sequence>__<sync>__plan``    the operations the run under way will apply; gone once settled
 ``<sequence>__<sync>__outcome`` the destination's word on them, on its way into the ledger
+``<sequence>__<sync>__reviewed`` the differences behind a plan that was made to be read, until it is sent or expires
+``<sequence>__<sync>__going``   the keys that such a plan would create
 
 One for all syncs (with DuckDB: one per ledger file):
 
 ``syncs``      what is known of each sync as a whole
 ``runs``       one row per settled run, with its counts
 ``changelog``  one row per record written or refused, append-only
+``plans``      the latest plan of each sync that was made to be read
 """
 
 from __future__ import annotations
@@ -133,6 +136,7 @@ class StateTables:
     syncs: sa.Table
     runs: sa.Table
     changelog: sa.Table
+    plans: sa.Table
 
     @classmethod
     def of(cls, sequence: SequenceSpec, sync: SyncSpec, schema: str) -> StateTables:
@@ -165,6 +169,7 @@ class StateTables:
             sa.Table("syncs", metadata, *_syncs_columns()),
             sa.Table("runs", metadata, *_runs_columns()),
             sa.Table("changelog", metadata, *_changelog_columns()),
+            sa.Table("plans", metadata, *_plans_columns()),
         )
 
 
@@ -274,4 +279,23 @@ def _changelog_columns() -> list[sa.Column[Any]]:
         sa.Column("message", sa.Text),
         sa.Column("error_class", sa.Text),
         sa.Column("logged_at", sa.DateTime(timezone=True)),
+    ]
+
+
+def _plans_columns() -> list[sa.Column[Any]]:
+    return [
+        sa.Column("sequence", sa.Text, primary_key=True),
+        sa.Column("sync", sa.Text, primary_key=True),
+        sa.Column("review_id", sa.Text, nullable=False),  # of all syncs that were planned together
+        sa.Column("plan_id", sa.Text, nullable=False),
+        sa.Column("holder", sa.Text),  # who made it, e.g. the Dagster run
+        sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("mapping_digest", sa.Text, nullable=False),
+        sa.Column("org_id", sa.Text, nullable=False),
+        sa.Column("ledger_mark", sa.Text, nullable=False),  # another one as soon as anything was settled
+        sa.Column("options", sa.Text, nullable=False),  # JSON of the run options it was made with
+        sa.Column("model_rows", sa.BigInteger),
+        sa.Column("differing", sa.BigInteger, nullable=False),
+        sa.Column("rows", sa.BigInteger, nullable=False),  # that go at once, or after their parents
     ]

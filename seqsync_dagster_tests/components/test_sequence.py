@@ -114,7 +114,7 @@ def test_options_are_the_engines() -> None:
 def test_launchpad_asks_for_the_options_only(defs: dg.Definitions) -> None:
     job = defs.resolve_job_def("crm")
     shape: Any = job.run_config_schema.config_type
-    assert set(shape.fields) == {"full_resync", "only_keys", "limit", "approve_plan", "rebuild_ledger"}
+    assert set(shape.fields) == {"full_resync", "only_keys", "limit", "approve_plan", "plan_id", "rebuild_ledger"}
     assert all(field.description for field in shape.fields.values())
 
 

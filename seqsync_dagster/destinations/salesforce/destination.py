@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,9 @@ from seqsync_dagster.destinations.protocol import (
     Outcomes,
     Request,
 )
+from seqsync_dagster.destinations.salesforce.budget import BULK_JOB_CALLS
 from seqsync_dagster.destinations.salesforce.bulk_api import BulkSender
-from seqsync_dagster.destinations.salesforce.collections_api import CollectionsSender
+from seqsync_dagster.destinations.salesforce.collections_api import ROWS_PER_CALL, CollectionsSender
 from seqsync_dagster.destinations.salesforce.connection import Connection
 from seqsync_dagster.destinations.salesforce.describe import describe_object, nearest_name
 from seqsync_dagster.destinations.salesforce.encoding import (
@@ -81,11 +83,16 @@ class SalesforceDestination:
         """The text in which Salesforce gives these values back."""
         return stored_texts([self._field(object, f) for f in sent.column_names], sent)
 
+    def calls_for(self, request: Request) -> int:
+        """About how many calls the rows take: 200 a call, or Bulk jobs with what each needs at least."""
+        if self._by_collections(request):
+            return math.ceil(request.rows / ROWS_PER_CALL)
+        return math.ceil(request.rows / self._settings.bulk_part_rows) * BULK_JOB_CALLS
+
     def send(self, request: Request, frames: Iterable[pd.DataFrame]) -> Iterator[Event]:
         """Send the frames: few rows through Collections, many through Bulk API 2.0."""
         tables = map(to_table, frames)
-        # Bulk results name no row of an insert: there is no match field and no id to know it by.
-        if request.operation == "insert" or request.rows <= self._settings.collections_up_to:
+        if self._by_collections(request):
             readable = (self._readable(request, table) for table in tables)
             events = CollectionsSender(self._connection, self._settings, request).send(readable)
         else:
@@ -112,6 +119,10 @@ class SalesforceDestination:
         """Close the connections."""
         if self._connected is not None:
             self._connected.close()
+
+    def _by_collections(self, request: Request) -> bool:
+        # Bulk results name no row of an insert: there is no match field and no id to know it by.
+        return request.operation == "insert" or request.rows <= self._settings.collections_up_to
 
     @property
     def _connection(self) -> Connection:
