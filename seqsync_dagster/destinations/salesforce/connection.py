@@ -23,6 +23,7 @@ from seqsync_dagster.destinations.salesforce.login import log_in, not_an_org
 from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
 from seqsync_dagster.destinations.salesforce.steps import step_of
 from seqsync_dagster.destinations.salesforce.transport import (
+    ForeignReplyError,
     OrgSession,
     TransientReplyError,
     bearer,
@@ -64,10 +65,21 @@ class Reply:
     content: bytes
     repeated: bool
     """An earlier try of the same call may have been carried out already."""
+    called: str = "salesforce"
+    """What opens the message of an error."""
 
-    def json(self) -> Any:
-        """The body, decimals exact."""
-        return simplejson.loads(self.content, use_decimal=True)
+    def json(self, *wanted: str) -> Any:
+        """The body, decimals exact. Raises `DestinationUnreachable` when it is no JSON, or has not got the keys."""
+        try:
+            read = simplejson.loads(self.content, use_decimal=True)
+        except ValueError:
+            read = None
+        if read is None or not (isinstance(read, dict) or not wanted) or any(key not in read for key in wanted):
+            raise DestinationUnreachable(
+                f"{self.called}: an answer that Salesforce does not give. Nothing is lost: the next run goes on from "
+                "here. If it lasts, check that no proxy stands in between."
+            )
+        return read
 
 
 class _TryAgainError(Exception):
@@ -134,7 +146,7 @@ class Connection:
             return reply.content
 
         content, repeated = self._retried(step, send, repeatable)
-        return Reply(content, repeated)
+        return Reply(content, repeated, self._called(step))
 
     def download(self, path: str, file: IO[bytes]) -> None:
         """Write the reply of ``GET path`` to `file`, streamed; started over when it breaks off."""
@@ -206,6 +218,13 @@ class Connection:
                                 "Whether the rows were written is not known."
                             ) from None
                         raise
+        except ForeignReplyError as page:
+            if not repeatable:
+                raise ReplyLost(
+                    f"{self._called(what)}: somebody on the way answered with a page in the org's place. "
+                    "Whether the rows were written is not known."
+                ) from None
+            raise not_an_org(self._called(what), self.url, page.status) from None
         except _TryAgainError as trouble:
             raise self._unanswered(trouble, retries.statistics["attempt_number"]) from None
         raise AssertionError("unreachable: the last try returns or raises")
@@ -258,6 +277,8 @@ class Connection:
             # Only the org itself can say that it did nothing; a gateway's page says nothing.
             refused = reply.status in UNPROCESSED_STATUSES and reply_error(reply.content) is not None
             raise _TryAgainError(f"HTTP {reply.status}", not refused, what) from None
+        except requests.exceptions.JSONDecodeError:
+            raise not_an_org(self._called(what), self.url) from None
         except requests.RequestException as error:
             trouble = trouble_of(error)
             raise _TryAgainError(trouble.words, trouble.sent, what, trouble.hope) from None
@@ -274,6 +295,8 @@ class Connection:
                     self._client = client
                 except TransientReplyError as reply:
                     raise _TryAgainError(f"HTTP {reply.status}", False, "login") from None
+                except ForeignReplyError as page:
+                    raise not_an_org(self._called("login", self._login_url), self._login_url, page.status) from None
                 except requests.RequestException as error:
                     trouble = trouble_of(error)
                     raise _TryAgainError(trouble.words, False, "login", trouble.hope) from None

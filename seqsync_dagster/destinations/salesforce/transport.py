@@ -56,6 +56,14 @@ class TransientReplyError(Exception):
         self.content = content
 
 
+class ForeignReplyError(Exception):
+    """A page for people: somebody on the way answered in the org's place."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+
+
 def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
     # Without an auth of its own, requests lets ~/.netrc replace the Authorization header.
     return request
@@ -115,6 +123,9 @@ class OrgSession(requests.Session):
         if reply.status_code in TRANSIENT_STATUSES:
             # simple-salesforce takes such bodies, HTML among them, for the JSON it expected.
             raise TransientReplyError(reply.status_code, reply.content)
+        if reply.ok and reply.headers.get("Content-Type", "").startswith("text/html"):
+            # The APIs answer in JSON, XML or CSV; taken for one of them, a page fails in some odd place.
+            raise ForeignReplyError(reply.status_code)
         return reply
 
 
