@@ -97,9 +97,10 @@ class EmulatorProcess:
         """Delete a record behind the API's back."""
         self._call("DELETE", f"records/{obj}/{record_id}")
 
-    def fault(self, kind: str, path_contains: str = "", times: int = 1) -> None:
-        """503, 401, reset_before or reset_after for calls; lock for rows (paths `/... Object`)."""
-        self._call("POST", "faults", {"fault": kind, "path_contains": path_contains, "times": times})
+    def fault(self, kind: str, path_contains: str = "", times: int | None = None, **more: Any) -> None:
+        """A fault or a rule of `seqsync_dagster.emulator.faults`, with any of its keys; strikes once unless told."""
+        given = {"path_contains": path_contains, "times": times}
+        self._call("POST", "faults", {"fault": kind, **{k: v for k, v in given.items() if v not in ("", None)}, **more})
 
     def clear_faults(self) -> None:
         self._call("DELETE", "faults")

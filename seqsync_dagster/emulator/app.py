@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
@@ -89,7 +89,7 @@ class Emulator:
         try:
             if path.startswith("/services/"):
                 self.controls.count(request.method, path)
-                struck = self.controls.strikes(CALL_FAULTS, path)
+                struck = self.controls.strikes(CALL_FAULTS, path, request.method)
                 fault = struck.kind if struck else ""
                 if fault == "reset_before":
                     drop()
@@ -99,11 +99,20 @@ class Emulator:
                 except ApiError:
                     await wire.drain(request)
                     raise
-            if fault in ("reset_after", "503_after"):
+            if fault == "page":
+                await wire.drain(request)
+                await HTMLResponse("<html><title>Sign in to the network</title></html>")(scope, receive, send)
+                return
+            if fault == "cut":
+                await self._router(scope, receive, wire.cut_short(send, drop))
+                return
+            if fault in ("reset_after", "503_after", "silent"):
                 with suppress(ApiError, HTTPException):
                     await self._router(scope, receive, wire.swallow)
                 if fault == "503_after":
                     raise _unavailable()
+                if fault == "silent":
+                    await wire.hung_up(receive)
                 drop()
                 return
             await self._router(scope, receive, send_with_limits)

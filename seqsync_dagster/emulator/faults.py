@@ -12,7 +12,7 @@ from typing import Any
 
 from seqsync_dagster.emulator.schema import find_object
 
-CALL_FAULTS = ("503", "503_after", "401", "expire", "limit", "reset_before", "reset_after")
+CALL_FAULTS = ("503", "503_after", "401", "expire", "limit", "reset_before", "reset_after", "silent", "cut", "page")
 ROW_FAULTS = ("lock", "contention")
 JOB_FAULTS = ("fail_job", "slow_job")
 RULES = ("duplicate_rule", "validation_rule")
@@ -25,8 +25,12 @@ _ALWAYS = 10**9
 class Fault:
     """`kind` strikes `times` times, where the path (for rows and jobs: `path object`) contains `path_contains`.
 
+    A `method` limits it to calls of that method, and the first `skip` calls that it could strike are spared.
+
     Calls: 503 before or after the work is done, 401 once, `expire` (every token is void from then on), `limit`
-    (the daily requests are spent), a connection cut before or after the work. Rows: `lock`, and `contention`, which
+    (the daily requests are spent), a connection cut before or after the work, `cut` in the middle of the reply, or
+    never answered after the work (`silent`), and a `page` of HTML with status 200 instead of the work, as proxies
+    that want a login serve it. Rows: `lock`, and `contention`, which
     locks rows whose parent also has rows in another batch of `rows` rows. Jobs: `fail_job` after `rows` rows,
     `slow_job` at `rows` rows per second. With a `share` below 1 a generator seeded with `seed` decides each time.
     """
@@ -34,6 +38,8 @@ class Fault:
     kind: str
     path_contains: str = ""
     times: int = 1
+    method: str = ""
+    skip: int = 0
     share: float = 1.0
     seed: int = 0
     rows: int = 0
@@ -121,13 +127,17 @@ class Controls:
             self._faults.clear()
             self.rules = ()
 
-    def strikes(self, kinds: tuple[str, ...], path: str) -> Fault | None:
+    def strikes(self, kinds: tuple[str, ...], path: str, method: str = "") -> Fault | None:
         """The fault that hits this path now, if one does; it is used up by one."""
         if not self._faults:
             return None
         with self._lock:
             for fault in self._faults:
-                if fault.kind in kinds and fault.path_contains in path and fault.chance.random() < fault.share:
+                if fault.kind not in kinds or fault.path_contains not in path or fault.method not in ("", method):
+                    continue
+                if fault.skip > 0:
+                    fault.skip -= 1
+                elif fault.chance.random() < fault.share:
                     fault.times -= 1
                     if fault.times <= 0:
                         self._faults.remove(fault)

@@ -10,7 +10,7 @@ from typing import Any
 import simplejson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Send
 
 from seqsync_dagster.emulator.errors import ApiError, not_found
 from seqsync_dagster.emulator.schema import SObject, find_object
@@ -65,6 +65,26 @@ def unzipped(receive: Receive) -> Receive:
 async def drain(request: Request) -> None:
     """Take in what is still coming: a client whose upload is cut short never reads why."""
     async for _ in request.stream():
+        pass
+
+
+def cut_short(send: Send, drop: Callable[[], None]) -> Send:
+    """Half of a reply, then the connection is gone."""
+
+    async def send_half(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            return
+        body = message.get("body", b"")
+        await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+        drop()
+
+    return send_half
+
+
+async def hung_up(receive: Receive) -> None:
+    """Wait until the caller has given up."""
+    while (await receive())["type"] != "http.disconnect":
         pass
 
 

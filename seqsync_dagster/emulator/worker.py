@@ -226,8 +226,11 @@ class Worker(threading.Thread):
                 run.close()
 
     def _work(self) -> None:
-        while not self._ending:
+        while True:
+            # Looked at after the clearing, which may have swallowed the word of `stop`.
             self._news.clear()
+            if self._ending:
+                return
             jobs = jobs_in(self._store, "UploadComplete", "InProgress")
             if not jobs:
                 self._held.clear()

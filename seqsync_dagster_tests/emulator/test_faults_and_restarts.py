@@ -38,6 +38,23 @@ def test_lost_connections(emulator: EmulatorProcess, kind: str, done: int) -> No
     assert send(api, "A1").json()[0]["created"] is not bool(done)
 
 
+def test_replies_that_break_off_never_come_or_are_somebody_elses(emulator: EmulatorProcess) -> None:
+    api = emulator.login()
+    emulator.fault("cut", "composite", method="PATCH")
+    emulator.fault("silent", "composite", method="POST")
+    emulator.fault("page", "composite", method="PATCH")
+    emulator.fault("503", "composite", skip=1)
+    assert api.delete("composite/sobjects?ids=").status_code != 503
+    with pytest.raises(requests.exceptions.ChunkedEncodingError):
+        send(api, "A1")
+    with pytest.raises(requests.ReadTimeout):
+        api.post("composite/sobjects", json={"records": [{"attributes": {"type": "Account"}, "Name": "2"}]}, timeout=1)
+    page = send(api, "A3")
+    assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert [send(api, "A4").status_code for _ in range(2)] == [503, 200]
+    assert [r["External_Id__c"] for r in emulator.records("Account")] == ["A1", None, "A4"]
+
+
 def test_a_lost_reply_to_an_upload_leaves_the_upload(emulator: EmulatorProcess) -> None:
     api = emulator.login()
     job_id = api.post("jobs/ingest", json={"object": "Account", "operation": "insert"}).json()["id"]

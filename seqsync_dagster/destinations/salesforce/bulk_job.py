@@ -43,7 +43,7 @@ class BulkJobs:
         if request.operation == "upsert":
             body["externalIdFieldName"] = str(request.match)
         try:
-            return str(self._connection.call("POST", "jobs/ingest", json=body).json()["id"])
+            return str(self._connection.call("POST", "jobs/ingest", json=body).json("id")["id"])
         except CallRefused as refusal:
             if "QUOTA" in refusal.code.upper() or "LIMIT" in refusal.code.upper():
                 raise DestinationUnreachable(
@@ -72,7 +72,7 @@ class BulkJobs:
     def look(self, job: str) -> Mapping[str, Any] | None:
         """The job as the org sees it, None when it no longer exists (jobs live 7 days)."""
         try:
-            found: Mapping[str, Any] = self._connection.call("GET", f"jobs/ingest/{job}").json()
+            found: Mapping[str, Any] = self._connection.call("GET", f"jobs/ingest/{job}").json("id", "state")
         except CallRefused as refusal:
             if refusal.status == 404:
                 return None

@@ -97,7 +97,7 @@ class CollectionsSender:
     def _results(self, reply: Reply, sent: int) -> list[dict[str, Any]]:
         try:
             results = reply.json()
-        except ValueError:
+        except DestinationUnreachable:
             results = None
         if isinstance(results, list) and len(results) == sent:
             return results

@@ -14,19 +14,21 @@ from urllib.parse import urlsplit
 
 import requests
 import simplejson
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
-from urllib3.exceptions import NewConnectionError
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential, wait_random
 
 from seqsync_dagster.destinations.protocol import CallCount
 from seqsync_dagster.destinations.salesforce.budget import Budget
 from seqsync_dagster.destinations.salesforce.errors import UNPROCESSED_STATUSES, reply_error
 from seqsync_dagster.destinations.salesforce.login import log_in, not_an_org
 from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
+from seqsync_dagster.destinations.salesforce.steps import step_of
 from seqsync_dagster.destinations.salesforce.transport import (
+    ForeignReplyError,
     OrgSession,
     TransientReplyError,
     bearer,
 )
+from seqsync_dagster.destinations.salesforce.trouble import Hope, trouble_of
 from seqsync_dagster.errors import DestinationRefused, DestinationUnreachable
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TRIES = 5
+#: Tries while nobody at the org's address has answered anything yet: some seconds are a proxy that
+#: restarts, more are a wrong address, and a person waits for the message.
+FIRST_TRIES: dict[Hope, int] = {"passing": TRIES, "silent": 2, "unconnected": 3, "final": 1}
 _LONGEST_WAIT_S = 30.0
 _LIMIT_CODES = ("REQUEST_LIMIT_EXCEEDED", "TXN_SECURITY_METERING_ERROR")
 
@@ -60,16 +65,29 @@ class Reply:
     content: bytes
     repeated: bool
     """An earlier try of the same call may have been carried out already."""
+    called: str = "salesforce"
+    """What opens the message of an error."""
 
-    def json(self) -> Any:
-        """The body, decimals exact."""
-        return simplejson.loads(self.content, use_decimal=True)
+    def json(self, *wanted: str) -> Any:
+        """The body, decimals exact. Raises `DestinationUnreachable` when it is no JSON, or has not got the keys."""
+        try:
+            read = simplejson.loads(self.content, use_decimal=True)
+        except ValueError:
+            read = None
+        if read is None or not (isinstance(read, dict) or not wanted) or any(key not in read for key in wanted):
+            raise DestinationUnreachable(
+                f"{self.called}: an answer that Salesforce does not give. Nothing is lost: the next run goes on from "
+                "here. If it lasts, check that no proxy stands in between."
+            )
+        return read
 
 
 class _TryAgainError(Exception):
-    def __init__(self, reason: str, processed: bool) -> None:
+    def __init__(self, reason: str, processed: bool, step: str, hope: Hope = "passing") -> None:
         super().__init__(reason)
         self.processed = processed
+        self.step = step
+        self.hope = hope
 
 
 class _SessionExpiredError(Exception):
@@ -111,6 +129,7 @@ class Connection:
         """
         payload = None if json is None else simplejson.dumps(json, use_decimal=True).encode()
         content_type = "application/json" if body is None else "text/csv"
+        step = step_of(method, path)
 
         def send(client: Salesforce) -> bytes:
             if body is not None:
@@ -123,14 +142,16 @@ class Connection:
                 headers={**bearer(client.session_id), "Content-Type": content_type},
             )
             if reply.status_code >= 300:
-                raise self._refusal(f"{method} {path}", reply.status_code, reply.content)
+                raise self._refusal(step, reply.status_code, reply.content)
             return reply.content
 
-        content, repeated = self._retried(f"{method} {path}", send, repeatable)
-        return Reply(content, repeated)
+        content, repeated = self._retried(step, send, repeatable)
+        return Reply(content, repeated, self._called(step))
 
     def download(self, path: str, file: IO[bytes]) -> None:
         """Write the reply of ``GET path`` to `file`, streamed; started over when it breaks off."""
+
+        step = step_of("GET", path)
 
         def fetch(client: Salesforce) -> None:
             file.seek(0)
@@ -139,23 +160,24 @@ class Connection:
                 "GET", self._address(path), headers=bearer(client.session_id), stream=True
             ) as reply:
                 if reply.status_code >= 300:
-                    raise self._refusal(f"GET {path}", reply.status_code, reply.content)
+                    raise self._refusal(step, reply.status_code, reply.content)
                 for block in reply.iter_content(1 << 18):
                     file.write(block)
 
-        self._retried(f"GET {path}", fetch)
+        self._retried(step, fetch)
 
     def read(self, path: str) -> Any:
         """The JSON at `path`, e.g. ``sobjects/Account/describe``."""
-        return self._retried(f"GET {path}", lambda client: client.restful(path))[0]
+        return self._retried(step_of("GET", path), lambda client: client.restful(path))[0]
 
-    def query(self, soql: str) -> Iterator[Mapping[str, Any]]:
-        """The records a SOQL query finds, page after page."""
-        page: Any = self._retried("query", lambda client: client.query(soql))[0]
+    def query(self, soql: str, step: str) -> Iterator[Mapping[str, Any]]:
+        """The records a SOQL query finds, page after page. `step` says in errors what they are wanted for."""
+        step = f"{step} (query)"
+        page: Any = self._retried(step, lambda client: client.query(soql))[0]
         yield from page["records"]
         while not page["done"]:
             more = page["nextRecordsUrl"]
-            page = self._retried("query", lambda client, at=more: client.query_more(at, True))[0]  # type: ignore[misc]
+            page = self._retried(step, lambda client, at=more: client.query_more(at, True))[0]  # type: ignore[misc]
             yield from page["records"]
 
     def afford(self, calls: int) -> None:
@@ -177,7 +199,7 @@ class Connection:
         """`send`'s result, and whether an earlier try of it may have been carried out."""
         maybe_done = False
         retries = Retrying(
-            stop=stop_after_attempt(TRIES),
+            stop=self._tried_enough,
             wait=wait_exponential(multiplier=self._settings.retry_wait_s, max=_LONGEST_WAIT_S)
             + wait_random(0, self._settings.retry_wait_s),
             retry=retry_if_exception_type(_TryAgainError),
@@ -192,16 +214,41 @@ class Connection:
                         maybe_done = maybe_done or trouble.processed
                         if maybe_done and not repeatable:
                             raise ReplyLost(
-                                f"{self._called(what)}: the reply was lost ({trouble}). "
+                                f"{self._called(trouble.step)}: the reply was lost ({trouble}). "
                                 "Whether the rows were written is not known."
                             ) from None
                         raise
+        except ForeignReplyError as page:
+            if not repeatable:
+                raise ReplyLost(
+                    f"{self._called(what)}: somebody on the way answered with a page in the org's place. "
+                    "Whether the rows were written is not known."
+                ) from None
+            raise not_an_org(self._called(what), self.url, page.status) from None
         except _TryAgainError as trouble:
-            raise DestinationUnreachable(
-                f"{self._called(what)}: no answer after {TRIES} tries, last {trouble}. "
-                "Nothing is lost: the next run goes on from here. If it lasts, look at status.salesforce.com."
-            ) from None
+            raise self._unanswered(trouble, retries.statistics["attempt_number"]) from None
         raise AssertionError("unreachable: the last try returns or raises")
+
+    def _tried_enough(self, state: RetryCallState) -> bool:
+        trouble = state.outcome.exception() if state.outcome else None
+        hope = trouble.hope if isinstance(trouble, _TryAgainError) else "passing"
+        return state.attempt_number >= (TRIES if self._session.answered else FIRST_TRIES[hope])
+
+    def _unanswered(self, trouble: _TryAgainError, tries: int) -> DestinationUnreachable | DestinationRefused:
+        if self._session.answered or trouble.hope in ("passing", "silent"):
+            return DestinationUnreachable(
+                f"{self._called(trouble.step)}: no answer after {tries} tries, last {trouble}. "
+                "Nothing is lost: the next run goes on from here. If it lasts, look at status.salesforce.com."
+            )
+        if trouble.hope == "unconnected":
+            return DestinationUnreachable(
+                f"{self._called(trouble.step)}: no connection in {tries} tries, {trouble}. Nothing was sent. Check "
+                "that url is the org's, and that a proxy or firewall on the way lets this machine through."
+            )
+        return DestinationRefused(
+            f"{self._called(trouble.step)}: no connection, {trouble}. Nothing was sent. Check that url is the org's "
+            "My Domain (Setup > My Domain), and this machine's DNS, proxy and certificates."
+        )
 
     def _logged_in(self, what: str, send: Callable[[Salesforce], T]) -> T:
         client = self._log_in(stale=None)
@@ -229,10 +276,12 @@ class Connection:
         except TransientReplyError as reply:
             # Only the org itself can say that it did nothing; a gateway's page says nothing.
             refused = reply.status in UNPROCESSED_STATUSES and reply_error(reply.content) is not None
-            raise _TryAgainError(f"HTTP {reply.status}", processed=not refused) from None
-        except requests.RequestException as trouble:
-            # Its text quotes the address, and with it the values of a query.
-            raise _TryAgainError(type(trouble).__name__, processed=not _never_sent(trouble)) from None
+            raise _TryAgainError(f"HTTP {reply.status}", not refused, what) from None
+        except requests.exceptions.JSONDecodeError:
+            raise not_an_org(self._called(what), self.url) from None
+        except requests.RequestException as error:
+            trouble = trouble_of(error)
+            raise _TryAgainError(trouble.words, trouble.sent, what, trouble.hope) from None
         except SalesforceError as error:
             raise self._refusal(what, error.status, error.content) from None
 
@@ -245,9 +294,12 @@ class Connection:
                     self._session.move_to(self.url)
                     self._client = client
                 except TransientReplyError as reply:
-                    raise _TryAgainError(f"HTTP {reply.status} at login", processed=False) from None
-                except requests.RequestException as trouble:
-                    raise _TryAgainError(f"{type(trouble).__name__} at login", processed=False) from None
+                    raise _TryAgainError(f"HTTP {reply.status}", False, "login") from None
+                except ForeignReplyError as page:
+                    raise not_an_org(self._called("login", self._login_url), self._login_url, page.status) from None
+                except requests.RequestException as error:
+                    trouble = trouble_of(error)
+                    raise _TryAgainError(trouble.words, False, "login", trouble.hope) from None
             return self._client
 
     def _refusal(self, what: str, status: int, content: object) -> Exception:
@@ -269,10 +321,3 @@ class Connection:
 
     def _called(self, what: str, url: str = "") -> str:
         return f"salesforce connection '{self._name}' at {urlsplit(url or self.url).netloc}: {what.split('?')[0]}"
-
-
-def _never_sent(trouble: requests.RequestException) -> bool:
-    if isinstance(trouble, requests.exceptions.ConnectTimeout):
-        return True
-    cause = trouble.args[0] if trouble.args else None
-    return isinstance(getattr(cause, "reason", None), NewConnectionError)

@@ -56,7 +56,9 @@ class SalesforceDestination:
     def account(self) -> Account:
         """The org: its id, name and address."""
         if self._account is None:
-            org = next(iter(self._connection.query("SELECT Id, Name, IsSandbox FROM Organization")))
+            org = next(
+                iter(self._connection.query("SELECT Id, Name, IsSandbox FROM Organization", "asking who the org is"))
+            )
             self._account = Account(
                 id=org["Id"], name=org["Name"], url=self._connection.url, sandbox=bool(org["IsSandbox"])
             )

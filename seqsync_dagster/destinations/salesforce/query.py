@@ -41,7 +41,7 @@ def find_records(connection: Connection, object: str, field: FieldInfo, values: 
         soql = f"SELECT {columns} FROM {object} WHERE {field.name} IN ({','.join(chunk)})"
         pairs = [
             (text, str(record["Id"]))
-            for record in connection.query(soql)
+            for record in connection.query(soql, f"looking up {object} by {field.name}")
             for text in asked.get(_compared(_shown(record, field.name), field) or "", ())
         ]
         if pairs:

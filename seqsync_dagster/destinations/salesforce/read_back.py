@@ -41,18 +41,18 @@ def read_records(connection: Connection, object: str, fields: Sequence[FieldInfo
     """
     readable = [f for f in fields if f.type not in _UNREADABLE]
     select = f"SELECT {', '.join(['Id', *(f.name for f in readable if f.name != 'Id')])} FROM {object} WHERE"
-    wanted = _Wanted(ids)
+    wanted, step = _Wanted(ids), f"reading {object} back"
     while wanted.left > IDS_PER_CALL:
         between = f"Id > {soql_text(wanted.after)} AND " if wanted.after else f"Id >= {soql_text(wanted.first)} AND "
         soql = f"{select} {between}Id <= {soql_text(wanted.last)} ORDER BY Id LIMIT {PAGE_RECORDS}"
-        records = list(connection.query(soql))
+        records = list(connection.query(soql, step))
         table = wanted.take(records, readable)
         if table.num_rows:
             yield table
         if len(records) < PAGE_RECORDS or table.num_rows <= IDS_PER_CALL or wanted.at_end:
             break
     for chunk in chunks(soql_text(i) for i in wanted.unseen()):
-        table = wanted.take(list(connection.query(f"{select} Id IN ({','.join(chunk)})")), readable)
+        table = wanted.take(list(connection.query(f"{select} Id IN ({','.join(chunk)})", step)), readable)
         if table.num_rows:
             yield table
 

@@ -20,6 +20,11 @@ from seqsync_dagster.errors import DestinationRefused
 LOGIN_DOMAIN = "seqsync-login"
 _LOGIN_HOST = f"{LOGIN_DOMAIN}.salesforce.com"
 
+#: A host that is there takes a connection in milliseconds, after a lost packet in 1, 3 or 7 s.
+_CONNECT_S = 10.0
+#: A login does no work on rows, whatever `timeout_s` leaves room for.
+_LOGIN_S = 30.0
+
 _JOB_KINDS = {"POST": "bulk create", "PUT": "bulk upload", "PATCH": "bulk state", "GET": "bulk poll"}
 
 
@@ -51,6 +56,14 @@ class TransientReplyError(Exception):
         self.content = content
 
 
+class ForeignReplyError(Exception):
+    """A page for people: somebody on the way answered in the org's place."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+
+
 def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
     # Without an auth of its own, requests lets ~/.netrc replace the Authorization header.
     return request
@@ -66,7 +79,9 @@ class OrgSession(requests.Session):
         super().__init__()
         self._budget = budget or Budget(None, calls)
         self._login = self._org = urlsplit(url)
-        self._timeout = (min(timeout_s, 30.0), timeout_s)
+        self.answered = False
+        """Whether somebody at one of the addresses has answered anything yet."""
+        self._timeout = (min(timeout_s, _CONNECT_S), timeout_s)
         self._calls = calls
         self.auth = _no_netrc
         if is_loopback(url):
@@ -98,13 +113,19 @@ class OrgSession(requests.Session):
             self._budget.made()
         if options.get("timeout") is None:
             options["timeout"] = self._timeout
+            if kind == "login":
+                options["timeout"] = (self._timeout[0], min(self._timeout[1], _LOGIN_S))
         # A redirect would carry rows or a token to a place nobody configured.
         options["allow_redirects"] = False
         reply = super().request(verb, urlunsplit(parts), **options)
+        self.answered = True
         self._budget.heard(reply.headers.get("Sforce-Limit-Info"))
         if reply.status_code in TRANSIENT_STATUSES:
             # simple-salesforce takes such bodies, HTML among them, for the JSON it expected.
             raise TransientReplyError(reply.status_code, reply.content)
+        if reply.ok and reply.headers.get("Content-Type", "").startswith("text/html"):
+            # The APIs answer in JSON, XML or CSV; taken for one of them, a page fails in some odd place.
+            raise ForeignReplyError(reply.status_code)
         return reply
 
 

@@ -175,7 +175,7 @@ def test_a_token_may_expire_before_any_step(org: EmulatorProcess, key: RSAPrivat
 def test_a_query_goes_on_with_a_new_token_between_its_pages(connect: Connect, emulator: EmulatorProcess) -> None:
     emulator.seed("Account", [{"Name": f"A{n}", "External_Id__c": f"{n}"} for n in range(2500)])
     connection = connect()._connection
-    records = connection.query("SELECT Id FROM Account")
+    records = connection.query("SELECT Id FROM Account", "a test")
     found = [next(records)]
     emulator.expire_tokens()
     found += records
@@ -293,7 +293,7 @@ def test_a_soap_answer_of_something_else_is_told(soap_org: SoapOrg) -> None:
         with pytest.raises(DestinationRefused, match=r"an answer .*that Salesforce does not give"):
             soap_org.connect().account()
     soap_org.answers += [(500, "<html>")] * 5
-    with pytest.raises(DestinationUnreachable, match="HTTP 500 at login"):
+    with pytest.raises(DestinationUnreachable, match="login: no answer after 5 tries, last HTTP 500"):
         soap_org.connect().account()
 
 
@@ -309,7 +309,7 @@ def test_every_login_has_a_time_limit(monkeypatch: pytest.MonkeyPatch, key: RSAP
     try:
         for way in ways:
             settings = {"url": soap_org.url, "retry_wait_s": 0, "timeout_s": 0.02, **way}
-            with pytest.raises(DestinationUnreachable, match="ReadTimeout at login"):
+            with pytest.raises(DestinationUnreachable, match="login: no answer after 2 tries, last no reply in time"):
                 SalesforceDestination(SalesforceSettings.model_validate(settings), "crm").account()
     finally:
         hold.set()
