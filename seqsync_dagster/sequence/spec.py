@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from seqsync_dagster.sequence.graph import check
 from seqsync_dagster.sequence.strict import Strict, nearest
@@ -16,6 +17,19 @@ IfMissing = Literal["hold", "send_empty", "reject"]
 MAX_NAME = 24
 _NAME = r"^[a-z][a-z0-9_]*$"
 Name = Annotated[str, Field(pattern=_NAME, max_length=MAX_NAME)]
+
+
+def _zone(value: str) -> str:
+    zones = available_timezones()
+    if value not in zones:
+        raise ValueError(
+            f"source_timezone {value!r} is no known time zone.{nearest(value, zones)} "
+            "Zones look like Europe/Paris or UTC."
+        )
+    return value
+
+
+Zone = Annotated[str, AfterValidator(_zone)]
 
 
 def _as_tuple(value: Any) -> Any:
@@ -247,6 +261,13 @@ class SyncSpec(Strict):
     sensitive: Annotated[
         tuple[str, ...], Field(description="Model columns whose values are masked in tables, logs and metadata.")
     ] = ()
+    source_timezone: Annotated[
+        Zone | None,
+        Field(
+            description="Zone in which the model's timestamps without one are meant, e.g. `Europe/Paris`. "
+            "Default: the sequence's, else UTC."
+        ),
+    ] = None
     owners: Annotated[tuple[str, ...], Field(description="E-mail addresses or `team:name`.")] = ()
     errors: Annotated[Errors | None, Field(description="Instead of the sequence's.")] = None
     guards: Annotated[Guards | None, Field(description="Instead of the sequence's.")] = None
@@ -372,9 +393,23 @@ class SequenceSpec(Strict):
     )
     errors: Errors = Errors()
     guards: Guards = Guards()
+    source_timezone: Annotated[
+        Zone | None,
+        Field(
+            description="Zone in which the models' timestamps without one are meant, unless a sync says another. "
+            "Default: UTC."
+        ),
+    ] = None
     syncs: Annotated[tuple[SyncSpec, ...], Field(description="The syncs, in any order.")]
 
     _tuples = field_validator("owners", mode="before")(_as_tuple)
+
+    @field_validator("syncs", mode="after")
+    @classmethod
+    def _in_its_zone(cls, syncs: tuple[SyncSpec, ...], info: ValidationInfo) -> tuple[SyncSpec, ...]:
+        # A sync knows its zone by itself: it decides about what the sync sends.
+        own = {"source_timezone": info.data.get("source_timezone")}
+        return tuple(s if s.source_timezone is not None else s.model_copy(update=own) for s in syncs)
 
     @model_validator(mode="after")
     def _whole(self) -> SequenceSpec:

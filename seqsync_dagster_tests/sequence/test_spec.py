@@ -102,6 +102,10 @@ def test_a_limit_needs_both_share_and_rows() -> None:
             {"fields": {"OwnerId": {"lookup": "User", "by": "Email", "from": "o"}}, "drift": {"fields": "OwnerId"}},
             "drift names 'OwnerId'",
         ),
+        (
+            {"source_timezone": "Europe/Pari"},
+            "source_timezone 'Europe/Pari' is no known time zone. Did you mean 'Europe/",
+        ),
         ({"drift": {"heel": True}}, "unknown name 'heel'. Did you mean 'heal'?"),
     ],
 )
