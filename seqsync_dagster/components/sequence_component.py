@@ -98,6 +98,7 @@ class SyncSequence(dg.Component):
             raise self.source.error(f"name {self.spec.name!r}: two underscores in a row are ours to use.", "name")
         warehouse = self._component(context, "warehouse", self.spec.warehouse, Warehouse)
         connection = self._component(context, "destination", self.spec.destination, Connection)  # type: ignore[type-abstract]
+        self._check_options(connection)
         inputs = self._inputs(context)
         assets = [
             *(self._sync_asset(self.spec.sync(n), inputs[n], warehouse, connection) for n in order(self.spec)),
@@ -256,6 +257,13 @@ class SyncSequence(dg.Component):
             tags={SEQUENCE: self.spec.name},
             owners=list(self.spec.owners) or None,
         )
+
+    def _check_options(self, connection: Connection) -> None:
+        for index, sync in enumerate(self.spec.syncs):
+            for remark in connection.remarks(sync.object, sync.options):
+                if remark.problem:
+                    message = f"sync {sync.name!r}: options: {remark.text}"
+                    raise self.source.error(message, "syncs", index, "options", remark.name)
 
     def _inputs(self, context: dg.ComponentLoadContext) -> Mapping[str, Inputs]:
         found: dict[str, Inputs] = {}

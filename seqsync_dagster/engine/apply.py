@@ -68,6 +68,7 @@ def _send_group(work: Work, room: Room, tables: StateTables, run_id: str, group:
         match=work.sync.match if group.operation == CREATE else None,
         rows=group.rows,
         ignore_nulls=plan_rows.ignored_nulls(work.sync),
+        options=work.sync.options,
     )
     sending.last_seq = group.first_seq - 1
     rows = frames(work, room, tables, group.operation, group.first_seq, group.last_seq)

@@ -102,6 +102,8 @@ def check_mapping(destination: Destination, mapped: Mapped) -> list[str]:
                 found.problems += _target_problems(info, field, mapping.lookup, fills)
                 _check_search(destination, info, field, mapping, found)
     found.problems += _lacking(info, sync)
+    for remark in destination.remarks(sync.object, sync.options):
+        (found.problems if remark.problem else found.risks).append(f"options: {remark.text}")
     if found.problems:
         listed = "\n".join(f"  - {p}" for p in found.problems)
         also = "\nNot wrong for every row, but worth a look:\n" + "\n".join(f"  - {r}" for r in found.risks)

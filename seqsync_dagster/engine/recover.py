@@ -70,6 +70,7 @@ def _resume(work: Work, room: Room, tables: StateTables, run_id: str, send: Open
         match=work.sync.match if operation == "create" else None,
         rows=send.last_seq - send.first_seq + 1,
         ignore_nulls=plan_rows.ignored_nulls(work.sync),
+        options=work.sync.options,
     )
 
     def rows() -> Iterator[pd.DataFrame]:

@@ -261,6 +261,13 @@ class SyncSpec(Strict):
     sensitive: Annotated[
         tuple[str, ...], Field(description="Model columns whose values are masked in tables, logs and metadata.")
     ] = ()
+    options: Annotated[
+        dict[str, Any],
+        Field(
+            default_factory=dict,
+            description="What the destination is asked besides; which options there are depends on it.",
+        ),
+    ]
     source_timezone: Annotated[
         Zone | None,
         Field(

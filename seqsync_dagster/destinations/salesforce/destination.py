@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -29,7 +29,9 @@ from seqsync_dagster.destinations.salesforce.encoding import (
 from seqsync_dagster.destinations.salesforce.query import find_records
 from seqsync_dagster.destinations.salesforce.read_back import read_records, stored_texts
 from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
+from seqsync_dagster.destinations.salesforce.sync_options import read_options, remarks
 from seqsync_dagster.errors import DestinationRefused
+from seqsync_dagster.sequence.options import OptionRemark
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +68,10 @@ class SalesforceDestination:
             self._objects[object] = describe_object(self._connection, object)
         return self._objects[object]
 
+    def remarks(self, object: str, options: Mapping[str, Any]) -> Sequence[OptionRemark]:
+        """What is wrong, or worth knowing, about a sync's options."""
+        return list(remarks(object, options, self._settings.api_version))
+
     def find(self, object: str, by: str, values: pa.Array) -> Iterator[pa.Table]:
         """Ids of records whose field `by` equals one of `values`."""
         field = self._field(object, by)
@@ -85,7 +91,8 @@ class SalesforceDestination:
         """Send the frames: few rows through Collections, many through Bulk API 2.0."""
         tables = map(to_table, frames)
         # Bulk results name no row of an insert: there is no match field and no id to know it by.
-        if request.operation == "insert" or request.rows <= self._settings.collections_up_to:
+        few = request.rows <= self._settings.collections_up_to
+        if few or request.operation == "insert" or read_options(request.options).collections_only:
             readable = (self._readable(request, table) for table in tables)
             events = CollectionsSender(self._connection, self._settings, request).send(readable)
         else:
