@@ -76,6 +76,8 @@ class FieldInfo:
     updatable: bool = True
     required: bool = False
     """A create without a value is refused."""
+    clearable: bool = True
+    """A record may hold nothing here."""
     matchable: bool = False
     """May serve as `match`: an external id or idLookup field."""
     case_sensitive: bool = False

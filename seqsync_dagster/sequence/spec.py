@@ -251,12 +251,18 @@ class SyncSpec(Strict):
         Field(description="`upsert` creates and updates; `update` never creates."),
     ] = "upsert"
     removed: Annotated[
-        Literal["keep", "delete"],
-        Field(description="What becomes of a record whose row left the model. Only records we created."),
+        Literal["keep", "delete", "clear"],
+        Field(
+            description="What becomes of a record whose row left the model: it is kept, deleted, or its mapped fields "
+            "are emptied (`clear`). Only records we created."
+        ),
     ] = "keep"
     delete_adopted: Annotated[
-        bool, Field(description="`removed: delete` also deletes records that were there before us.")
+        bool, Field(description="`removed: delete` and `clear` also concern records that were there before us.")
     ] = False
+    clear_fields: Annotated[
+        tuple[str, ...], Field(description="The fields that `removed: clear` empties; default: every mapped one.")
+    ] = ()
     fields: Annotated[dict[str, Mapping], Field(description="Destination field <- where its value comes from.")]
     sensitive: Annotated[
         tuple[str, ...], Field(description="Model columns whose values are masked in tables, logs and metadata.")
@@ -283,7 +289,7 @@ class SyncSpec(Strict):
         Field(description="Check whether records were changed or deleted in the destination; `{}` for the defaults."),
     ] = None
 
-    _tuples = field_validator("key", "deps", "sensitive", "owners", mode="before")(_as_tuple)
+    _tuples = field_validator("key", "deps", "sensitive", "owners", "clear_fields", mode="before")(_as_tuple)
 
     @model_validator(mode="after")
     def _whole(self) -> SyncSpec:
@@ -317,6 +323,20 @@ class SyncSpec(Strict):
                 f"{where}: removed: delete needs mode: upsert; "
                 "a sync that never creates a record has none of its own to delete."
             )
+        if self.removed == "clear" and self.mode == "update" and not self.delete_adopted:
+            raise ValueError(
+                f"{where}: removed: clear with mode: update needs delete_adopted: true; "
+                "a sync that never creates a record has none of its own to empty."
+            )
+        if self.clear_fields and self.removed != "clear":
+            raise ValueError(f"{where}: clear_fields needs removed: clear.")
+        mapped = dict(self.mappings())
+        for field in self.clear_fields:
+            if field not in mapped:
+                raise ValueError(
+                    f"{where}: clear_fields names {field!r}, which is no mapped field.{nearest(field, mapped)} "
+                    "The match field keeps its value always."
+                )
         match = self.fields.get(self.match)
         if match is not None and (len(self.key) != 1 or _columns_of(match) != set(self.key)):
             raise ValueError(f"{where}: the match field {self.match} is filled from the key; take it out of fields.")
@@ -361,6 +381,12 @@ class SyncSpec(Strict):
         Which record was found for a lookup is not kept, and the match field never changes by an update.
         """
         return [f for f, m in self.mappings() if not isinstance(m, RecordLookup)]
+
+    def emptied(self) -> list[str]:
+        """The fields that a record loses when its row leaves the model: `removed: clear`."""
+        if self.removed != "clear":
+            return []
+        return [f for f, _ in self.mappings() if not self.clear_fields or f in self.clear_fields]
 
     def is_sensitive(self, field: str) -> bool:
         """Whether a field's value must be masked wherever a person could read it."""
