@@ -9,6 +9,7 @@ import yaml
 
 from seqsync_dagster.components.options import RunConfig
 from seqsync_dagster.destinations.salesforce.settings import ApiBudget, SalesforceSettings, Share
+from seqsync_dagster.destinations.salesforce.sync_options import SyncOptions
 from seqsync_dagster.sequence import spec
 from seqsync_dagster.warehouse.settings import StateSettings, WarehouseSettings
 
@@ -31,6 +32,7 @@ def test_every_name_of_the_yaml_and_every_run_option_is_explained() -> None:
         spec.CronTrigger,
         spec.ModelsTrigger,
         SalesforceSettings,
+        SyncOptions,
         ApiBudget,
         Share,
         WarehouseSettings,

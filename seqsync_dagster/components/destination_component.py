@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
+
+from seqsync_dagster.sequence.options import OptionRemark
 
 if TYPE_CHECKING:
     from seqsync_dagster.destinations.protocol import Destination
@@ -20,6 +23,10 @@ class Connection(dg.Component):
     @abstractmethod
     def connect(self) -> Destination:
         """A destination ready to be used. Reads credentials from the environment now."""
+
+    def remarks(self, object: str, options: Mapping[str, Any]) -> Sequence[OptionRemark]:
+        """What is wrong, or worth knowing, about the `options` of a sync that writes to this object."""
+        return [OptionRemark(name, f"{name}: this destination has no options.") for name in options]
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Nothing of its own: sequences use it."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
 from pydantic import BaseModel
 
 from seqsync_dagster.components.destination_component import Connection
 from seqsync_dagster.components.yaml_source import Location, YamlSource, as_written
+from seqsync_dagster.destinations.salesforce import sync_options
 from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
+from seqsync_dagster.sequence.options import OptionRemark
 
 if TYPE_CHECKING:
     from seqsync_dagster.destinations.protocol import Destination
@@ -56,6 +59,10 @@ class SalesforceConnection(Connection):
         """From YAML. Raises `ConfigurationError` with file and line of every mistake."""
         settings = YamlSource.of(attributes, context, quote=False).validate(SalesforceSettings, is_tag=_is_tag)
         return cls(name=context.path.name, settings=settings)
+
+    def remarks(self, object: str, options: Mapping[str, Any]) -> Sequence[OptionRemark]:
+        """What is wrong, or worth knowing, about a sync's options."""
+        return list(sync_options.remarks(object, options, self.settings.api_version))
 
     def connect(self) -> Destination:
         """The org, logged in when first used."""

@@ -102,6 +102,7 @@ class SyncSequence(dg.Component):
             raise self.source.error(f"name {self.spec.name!r}: two underscores in a row are ours to use.", "name")
         warehouse = self._component(context, "warehouse", self.spec.warehouse, Warehouse)
         connection = self._component(context, "destination", self.spec.destination, Connection)  # type: ignore[type-abstract]
+        self._check_options(connection)
         inputs = self._inputs(context)
         assets = [
             *(self._sync_asset(self.spec.sync(n), inputs[n], warehouse, connection) for n in order(self.spec)),
@@ -147,7 +148,9 @@ class SyncSequence(dg.Component):
     def get_finish_spec(self, kind: str) -> dg.AssetSpec:
         """The closing asset. Override to change how it is shown; the key must stay."""
         deletes = [s.name for s in self.spec.syncs if s.removed == "delete"]
+        clears = [s.name for s in self.spec.syncs if s.removed == "clear"]
         what = f"Deletes the records whose rows left {', '.join(deletes)}, children before parents. " if deletes else ""
+        what += f"Empties the records whose rows left {', '.join(clears)}. " if clears else ""
         return dg.AssetSpec(
             self.key_of(FINISH),
             deps=[self.key_of(sync.name) for sync in self.spec.syncs],
@@ -270,6 +273,13 @@ class SyncSequence(dg.Component):
             owners=list(self.spec.owners) or None,
         )
 
+    def _check_options(self, connection: Connection) -> None:
+        for index, sync in enumerate(self.spec.syncs):
+            for remark in connection.remarks(sync.object, sync.options):
+                if remark.problem:
+                    message = f"sync {sync.name!r}: options: {remark.text}"
+                    raise self.source.error(message, "syncs", index, "options", remark.name)
+
     def _inputs(self, context: dg.ComponentLoadContext) -> Mapping[str, Inputs]:
         found: dict[str, Inputs] = {}
         for index, sync in enumerate(self.spec.syncs):
@@ -338,9 +348,11 @@ def describe(sync: SyncSpec) -> str:
                 lines.append(f"{name} points to a record {what}; while there is none, the row is: {if_missing}.")
             case RecordLookup(lookup=object_, by=by, if_missing=if_missing):
                 lines.append(f"{name} points to the {object_} found by {by}; when there is none: {if_missing}.")
+    whose = "whoever created them" if sync.delete_adopted else "if this sync created them"
     if sync.removed == "delete":
-        whose = "whoever created them" if sync.delete_adopted else "if this sync created them"
         lines.append(f"Records whose rows left the model are deleted by finish, {whose}.")
+    elif sync.removed == "clear":
+        lines.append(f"Records whose rows left the model lose {', '.join(sync.emptied())} in finish, {whose}.")
     else:
         lines.append("Records whose rows left the model are kept.")
     return "\n\n".join(([sync.description] if sync.description else []) + ["\n".join(lines)])

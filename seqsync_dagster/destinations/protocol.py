@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pyarrow as pa
+
+from seqsync_dagster.sequence.options import OptionRemark
 
 if TYPE_CHECKING:
     # Half a second of import that a code location need not pay.
@@ -74,6 +76,8 @@ class FieldInfo:
     updatable: bool = True
     required: bool = False
     """A create without a value is refused."""
+    clearable: bool = True
+    """A record may hold nothing here."""
     matchable: bool = False
     """May serve as `match`: an external id or idLookup field."""
     case_sensitive: bool = False
@@ -131,6 +135,8 @@ class Request:
     """How many rows the frames will yield, at most: a destination may choose its API by it."""
     ignore_nulls: tuple[str, ...] = ()
     """Columns where a null leaves the field as it is; in every other column a null clears it."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The sync's `options`, which `remarks` found fit: how this destination is to write."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +218,10 @@ class Destination(Protocol):
 
     def describe(self, object: str) -> ObjectInfo:
         """The object's fields; `DestinationRefused` names the nearest object when there is none."""
+        ...
+
+    def remarks(self, object: str, options: Mapping[str, Any]) -> Sequence[OptionRemark]:
+        """What is wrong, or worth knowing, about a sync's options for this object. Asks nobody."""
         ...
 
     def find(self, object: str, by: str, values: pa.Array) -> Iterator[pa.Table]:

@@ -27,7 +27,7 @@ DELIMITERS = {"BACKQUOTE": "`", "CARET": "^", "COMMA": ",", "PIPE": "|", "SEMICO
 LINE_ENDINGS = {"LF": "\n", "CRLF": "\r\n"}
 _COLUMNS = (
     "n, object, operation, key, line_ending, delimiter, version, state, created, modstamp, uploaded, handed_in, read, "
-    "processed, failed, took_ms, error, header, watermark, soql"
+    "processed, failed, took_ms, error, header, watermark, soql, assignment"
 )
 
 
@@ -55,6 +55,7 @@ class Job:
     header: str
     watermark: int
     soql: str | None = None
+    assignment: str | None = None
 
     @property
     def sobject(self) -> SObject:
@@ -144,7 +145,8 @@ def create(store: Store, version: float, body: Any, content: bytes | None = None
     ending, delimiter = body.get("lineEnding", "LF"), body.get("columnDelimiter", "COMMA")
     if ending not in LINE_ENDINGS or delimiter not in DELIMITERS or body.get("contentType", "CSV") != "CSV":
         raise ApiError(400, "INVALIDJOB", "InvalidJob : unknown contentType, lineEnding or columnDelimiter")
-    return _insert(store, obj, operation, key.name if key else None, ending, delimiter, version, None, content)
+    rule = body.get("assignmentRuleId")
+    return _insert(store, obj, operation, key.name if key else None, ending, delimiter, version, None, content, rule)
 
 
 def create_query(store: Store, version: float, body: Any) -> Job:
@@ -162,15 +164,15 @@ def create_query(store: Store, version: float, body: Any) -> Job:
 
 def _insert(
     store: Store, obj: SObject, operation: str, key: str | None, ending: str, delimiter: str, version: float,
-    soql: str | None, content: bytes | None,
+    soql: str | None, content: bytes | None, rule: str | None = None,
 ) -> Job:  # fmt: skip
     stamp, given = precisely_now(), content is not None
     state = "Open" if soql is None and not given else "UploadComplete"
-    values = (obj.name, operation, key, ending, delimiter, version, state, stamp, stamp, soql, given, time.time())
+    values = (obj.name, operation, key, ending, delimiter, version, state, stamp, stamp, soql, given, time.time(), rule)
     with store.write() as db:
         number = db.execute(
             "INSERT INTO jobs (object, operation, key, line_ending, delimiter, version, state, created, modstamp, "
-            "soql, uploaded, handed_in) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "soql, uploaded, handed_in, assignment) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             values,
         ).lastrowid
         assert number is not None
@@ -243,6 +245,8 @@ def as_json(store: Store, job: Job, part: str) -> dict[str, Any]:
     }  # fmt: skip
     if job.key:
         shown["externalIdFieldName"] = job.key
+    if job.assignment:
+        shown["assignmentRuleId"] = job.assignment
     shown |= {"concurrencyMode": "Parallel", "contentType": "CSV", "apiVersion": job.version}
     if part == "patch":
         return shown

@@ -15,7 +15,7 @@ from seqsync_dagster.emulator.schema import find_object
 CALL_FAULTS = ("503", "503_after", "401", "expire", "limit", "reset_before", "reset_after", "silent", "cut", "page")
 ROW_FAULTS = ("lock", "contention")
 JOB_FAULTS = ("fail_job", "slow_job")
-RULES = ("duplicate_rule", "validation_rule")
+RULES = ("duplicate_rule", "validation_rule", "assignment_rule")
 _VERSION = re.compile(r"/v\d+\.\d+(?=/|$)")
 _ID = re.compile(r"/(?=[^/]*\d)[A-Za-z0-9]{3}[A-Za-z0-9]{12,15}(-\d+)?(?=/|$)")
 _ALWAYS = 10**9
@@ -52,19 +52,23 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class OrgRule:
-    """A rule of the org's administrator ("Duplicate Rules" and "Validation Rules" of the Salesforce help).
+    """A rule of the org's administrator ("Duplicate Rules", "Validation Rules", "Assignment Rules" of the help).
 
     A duplicate rule: another living record has the same `fields`; where the rule does not `block`, a caller may insist
     with `Sforce-Duplicate-Rule-Header: allowSave=true`. A validation rule: the first of `fields`, as it would be
-    saved, matches `matches`; `message` is the administrator's own.
+    saved, matches `matches`; `message` is the administrator's own. An assignment rule, by its `id`: records that are
+    written with it belong to the user of the name `owner`; REST uses the `active` one unless told otherwise.
     """
 
     kind: str
     object: str
-    fields: tuple[str, ...]
+    fields: tuple[str, ...] = ()
     matches: str = ""
     message: str = "Use one of these records?"
     block: bool = False
+    id: str = ""
+    owner: str = ""
+    active: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,11 @@ class Controls:
             if kind in RULES:
                 rule = OrgRule(kind, **{**given, "fields": tuple(given.get("fields", ()))})
                 obj = find_object(rule.object)
-                if obj is None or not rule.fields or any(name not in obj.fields for name in rule.fields):
+                if (
+                    obj is None
+                    or (kind != "assignment_rule" and not rule.fields)
+                    or any(name not in obj.fields for name in rule.fields)
+                ):
                     raise ValueError(f"no such fields: {rule.object} {rule.fields}")
                 re.compile(rule.matches)
                 with self._lock:
@@ -155,7 +163,15 @@ class Controls:
 
     def rules_of(self, name: str) -> Iterator[OrgRule]:
         """The rules of one object, validation first, as the order of execution has it."""
-        return iter(sorted((r for r in self.rules if r.object == name), key=lambda r: r.kind, reverse=True))
+        mine = (r for r in self.rules if r.object == name and r.kind != "assignment_rule")
+        return iter(sorted(mine, key=lambda r: r.kind, reverse=True))
+
+    def assigning(self, name: str, asked: str) -> OrgRule | None:
+        """The assignment rule for records of an object when `asked` is an id, or TRUE for the active one."""
+        mine = (r for r in self.rules if r.object == name and r.kind == "assignment_rule")
+        if asked.upper() in ("TRUE", "FALSE", ""):
+            return next((r for r in mine if r.active and asked.upper() == "TRUE"), None)
+        return next((r for r in mine if r.id[:15] == asked[:15]), None)
 
     def set(self, asked: Mapping[str, Any]) -> None:
         """Change settings by name; `api_calls` is how many of the day's requests are spent."""

@@ -1,6 +1,7 @@
-"""The rules an administrator switches on: validation rules and duplicate rules.
+"""The rules an administrator switches on: validation rules, duplicate rules and assignment rules.
 
-Salesforce help, "Validation Rules", "Duplicate Rules"; REST API guide, "Duplicate Rule Header".
+Salesforce help, "Validation Rules", "Duplicate Rules", "Assignment Rules"; REST API guide, "Duplicate Rule Header",
+"Assignment Rule Header".
 """
 
 from __future__ import annotations
@@ -44,6 +45,14 @@ def check_rule(
             found = [n for (n,) in db.execute(sql, (*new, row.record or 0))]
             if found:
                 row.error = RowError("DUPLICATES_DETECTED", rule.message, (), _duplicates(store, obj, rule, found))
+
+
+def owner_by(store: Store, rule: OrgRule | None) -> int | None:
+    """The user to whom an assignment rule gives the records that are written with it."""
+    if rule is None:
+        return None
+    row = store.reader().execute('SELECT "Id" FROM "User" WHERE "Username" = ?', (rule.owner,)).fetchone()
+    return row[0] if row else None
 
 
 def _duplicates(store: Store, obj: SObject, rule: OrgRule, found: list[int]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from seqsync_dagster.emulator import collections
 from seqsync_dagster.emulator.errors import ApiError, RowError, not_found
 from seqsync_dagster.emulator.ids import ELSEWHERE
+from seqsync_dagster.emulator.orgrules import owner_by
 from seqsync_dagster.emulator.rules import Guards, Row, Writer
 from seqsync_dagster.emulator.schema import Column, Field, SObject
 from seqsync_dagster.emulator.soql import Query, compile_query
@@ -99,10 +100,13 @@ def _page_of(emulator: Emulator, request: Request, cursor: str, query: Query, of
 def _guarding(emulator: Emulator, request: Request, where: str = "/sobjects") -> collections.Guarding:
     asked = request.headers.get("sforce-duplicate-rule-header", "").replace(" ", "").lower()
     controls, allow_save = emulator.controls, "allowsave=true" in asked.split(";")
+    # Without the header the active rule is used ("Assignment Rule Header").
+    assign = request.headers.get("sforce-auto-assign", "TRUE").strip()
 
     def guards(obj: SObject) -> Guards:
         path = f"{where}/{obj.name}"
-        return Guards(lambda _: controls.lock_hits(path), tuple(controls.rules_of(obj.name)), allow_save)
+        owner = owner_by(emulator.store, controls.assigning(obj.name, assign))
+        return Guards(lambda _: controls.lock_hits(path), tuple(controls.rules_of(obj.name)), allow_save, owner)
 
     return guards
 

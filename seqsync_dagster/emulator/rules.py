@@ -45,6 +45,8 @@ class Guards:
     locked: Callable[[Row], bool] = lambda _: False
     rules: tuple[OrgRule, ...] = ()
     allow_save: bool = False
+    owner: int | None = None
+    """To whom an assignment rule gives the records."""
 
 
 NO_GUARDS = Guards()
@@ -93,6 +95,9 @@ class Writer:
                 self._complete(row)
         for rule in self.guards.rules:
             check_rule(db, self.store, self.obj, rule, self.guards.allow_save, [r for r in rows if r.error is None])
+        if self.guards.owner is not None:
+            for row in rows:
+                row.values["OwnerId"] = self.guards.owner
         self._number(db, [r for r in rows if r.error is None])
         self._check_unique(db, [r for r in rows if r.error is None])
         self._apply(db, [r for r in rows if r.error is None])

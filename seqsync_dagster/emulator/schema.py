@@ -271,6 +271,10 @@ _ALL = (
         Field("Renews_On__c", "Renews On", "date"),
         Field("Signed_At__c", "Signed At", "datetime"),
     )),
+    SObject("Case", "Case", "500", (
+        Field("Subject", "Subject", "string", 255), _external_id(),
+        Field("Description", "Description", "textarea", 32000),
+    )),
     SObject("Task", "Task", "00T", (
         Field("Subject", "Subject", "combobox", 255, picklist=("Call", "Email", "Send Letter", "Other")),
         _external_id(),

@@ -24,7 +24,8 @@ CREATE TABLE IF NOT EXISTS jobs (
     delimiter TEXT NOT NULL, version REAL NOT NULL, state TEXT NOT NULL, created TEXT NOT NULL,
     modstamp TEXT NOT NULL, uploaded INTEGER NOT NULL DEFAULT 0, handed_in REAL, read INTEGER NOT NULL DEFAULT 0,
     processed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, took_ms INTEGER NOT NULL DEFAULT 0,
-    error TEXT, header TEXT NOT NULL DEFAULT '', watermark INTEGER NOT NULL DEFAULT 0, soql TEXT);
+    error TEXT, header TEXT NOT NULL DEFAULT '', watermark INTEGER NOT NULL DEFAULT 0, soql TEXT,
+    assignment TEXT);
 CREATE TABLE IF NOT EXISTS job_results (
     job INTEGER NOT NULL, chunk INTEGER NOT NULL, succeeded TEXT NOT NULL, failed TEXT NOT NULL,
     PRIMARY KEY (job, chunk)) WITHOUT ROWID;
@@ -78,7 +79,7 @@ class Store:
                 for statement in _ddl(obj):
                     db.execute(statement)
                 self._catch_up(db, obj.name, {f.name: _column(f) for f in obj.fields.values()})
-            self._catch_up(db, "jobs", {"soql": "soql TEXT"})
+            self._catch_up(db, "jobs", {"soql": "soql TEXT", "assignment": "assignment TEXT"})
             known = self.setting("org_id")
             if org_id and known and org_id[:15] != known[:15]:
                 raise ValueError(f"{path} belongs to organization {known}, not {org_id}")

@@ -26,6 +26,7 @@ from seqsync_dagster.emulator.bulk import (
 from seqsync_dagster.emulator.csv_rules import JobFailedError, check_line_endings, columns, rows
 from seqsync_dagster.emulator.errors import RowError
 from seqsync_dagster.emulator.faults import Controls
+from seqsync_dagster.emulator.orgrules import owner_by
 from seqsync_dagster.emulator.rules import Guards, Row, Writer
 from seqsync_dagster.emulator.schema import DECIMAL_TYPES, Column, Field
 from seqsync_dagster.emulator.store import Store
@@ -83,7 +84,7 @@ class JobRun:
             )
         self._writer = Writer(
             self.store, job.sobject, job.operation, job.key_field, self._mistyped,
-            Guards(self._locked, tuple(self.controls.rules_of(job.object))), watermark,
+            Guards(self._locked, tuple(self.controls.rules_of(job.object)), owner=self._owner()), watermark,
         )  # fmt: skip
         for _ in range(job.read):
             next(self._rows)
@@ -99,6 +100,10 @@ class JobRun:
         self._decimals = [i for i, c in enumerate(self._columns) if c.via is None and c.field.type in DECIMAL_TYPES]
         assert self._body is not None
         self._rows = rows(self._body, DELIMITERS[job.delimiter], len(self._columns))
+
+    def _owner(self) -> int | None:
+        # No assignment rule is used unless the job names one.
+        return owner_by(self.store, self.controls.assigning(self.job.object, self.job.assignment or ""))
 
     def _locked(self, row: Row) -> bool:
         """Batches of a job run in parallel, so rows of one parent in two of them may lock each other out."""

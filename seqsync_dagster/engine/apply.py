@@ -13,13 +13,14 @@ from seqsync_dagster.engine.site import Work
 from seqsync_dagster.errors import BudgetSpent
 from seqsync_dagster.ledger import rows as plan_rows
 from seqsync_dagster.ledger.rows import MASK, Group
-from seqsync_dagster.ledger.tables import CREATE, DELETE, UPDATE, StateTables
+from seqsync_dagster.ledger.tables import CLEAR, CREATE, DELETE, UPDATE, StateTables
+from seqsync_dagster.sequence.spec import SyncSpec
 from seqsync_dagster.warehouse.open import Room, pages
 
 #: Rows per frame. Large enough that a frame's fixed costs vanish, small enough that memory stays flat.
 PAGE = 10_000
 
-_OPERATIONS: dict[str, Operation] = {CREATE: "upsert", UPDATE: "update", DELETE: "delete"}
+_OPERATIONS: dict[str, Operation] = {CREATE: "upsert", UPDATE: "update", DELETE: "delete", CLEAR: "update"}
 
 
 @dataclass
@@ -62,13 +63,7 @@ def apply(work: Work, room: Room, tables: StateTables, run_id: str) -> None:
 
 def _send_group(work: Work, room: Room, tables: StateTables, run_id: str, group: Group, sending: _Sending) -> None:
     journal = work.site.journal
-    request = Request(
-        object=work.sync.object,
-        operation=_OPERATIONS[group.operation],
-        match=work.sync.match if group.operation == CREATE else None,
-        rows=group.rows,
-        ignore_nulls=plan_rows.ignored_nulls(work.sync),
-    )
+    request = request_of(work.sync, group.operation, group.rows)
     sending.last_seq = group.first_seq - 1
     rows = frames(work, room, tables, group.operation, group.first_seq, group.last_seq)
     for event in work.site.destination.send(request, rows):
@@ -84,6 +79,18 @@ def _send_group(work: Work, room: Room, tables: StateTables, run_id: str, group:
         else:
             take(work, room, tables, run_id, event)
     _finish(work, run_id, sending)
+
+
+def request_of(sync: SyncSpec, operation: str, rows: int) -> Request:
+    """What the destination is asked to do with `rows` rows of a plan's operation."""
+    return Request(
+        object=sync.object,
+        operation=_OPERATIONS[operation],
+        match=sync.match if operation == CREATE else None,
+        rows=rows,
+        ignore_nulls=() if operation == CLEAR else plan_rows.ignored_nulls(sync),
+        options=sync.options,
+    )
 
 
 def _finish(work: Work, run_id: str, sending: _Sending) -> None:

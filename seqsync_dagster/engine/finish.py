@@ -33,7 +33,8 @@ class _Tally:
 def run_finish(
     site: Site, options: RunOptions, *, run_id: str, holder: str, log: Callable[[str], None]
 ) -> FinishReport:
-    """Delete the records whose rows left their models, children first, and only where nothing points at them.
+    """Delete the records whose rows left their models, children first, and only where nothing points at them; or
+    empty their fields, where the sync says `removed: clear`.
 
     Raises a subclass of `SeqsyncError` for what stopped it; what was deleted by then is settled or recovered later.
     """
@@ -44,11 +45,14 @@ def run_finish(
     calls = replace(site.destination.calls, by_kind={})
     tally = _Tally()
     for name in reversed(order(site.sequence)):
-        if site.sequence.sync(name).removed == "delete":
+        if site.sequence.sync(name).removed != "keep":
             _remove(site, name, options, run_id, holder, log, tally)
     removed, rejected = sum(tally.removed.values()), sum(tally.rejected.values())
     kept = sum(tally.kept.values())
     text = f"{removed} records removed" if removed else "nothing to remove"
+    cleared = sum(n for name, n in tally.removed.items() if site.sequence.sync(name).removed == "clear")
+    if cleared:
+        text += f", {cleared} of them by emptying their fields"
     if rejected:
         text += f", {rejected} removals refused"
     if kept:

@@ -102,6 +102,9 @@ def check_mapping(destination: Destination, mapped: Mapped) -> list[str]:
                 found.problems += _target_problems(info, field, mapping.lookup, fills)
                 _check_search(destination, info, field, mapping, found)
     found.problems += _lacking(info, sync)
+    found.problems += _not_clearable(info, sync)
+    for remark in destination.remarks(sync.object, sync.options):
+        (found.problems if remark.problem else found.risks).append(f"options: {remark.text}")
     if found.problems:
         listed = "\n".join(f"  - {p}" for p in found.problems)
         also = "\nNot wrong for every row, but worth a look:\n" + "\n".join(f"  - {r}" for r in found.risks)
@@ -123,6 +126,8 @@ def _object_problems(info: ObjectInfo, mapped: Mapped) -> Iterator[str]:
         yield f"records of {info.name} cannot be created by this user (mode: upsert). {grant}, or say mode: update"
     if "update" in mapped.writes and not info.updatable:
         yield f"records of {info.name} cannot be updated by this user (mode: {sync.mode}). {grant}"
+    if sync.removed == "clear" and not info.updatable:
+        yield f"records of {info.name} cannot be updated by this user (removed: clear). {grant}, or say removed: keep"
     if sync.removed == "delete" and not info.deletable:
         yield f"records of {info.name} cannot be deleted by this user (removed: delete). {grant}, or say removed: keep"
 
@@ -206,6 +211,18 @@ def _lacking(info: ObjectInfo, sync: SyncSpec) -> Iterator[str]:
         yield (
             f"{info.name} requires {', '.join(lacking)}, which nothing is mapped to. Map a column or a constant, "
             "or say mode: update, which creates no record"
+        )
+
+
+def _not_clearable(info: ObjectInfo, sync: SyncSpec) -> Iterator[str]:
+    fields = [info.fields[name] for name in sync.emptied() if name in info.fields]
+    kept = [f.name for f in fields if not f.clearable or not f.updatable]
+    if kept:
+        rest = ", ".join(f.name for f in fields if f.name not in kept)
+        instead = f"clear_fields: [{rest}]" if rest else "removed: keep, since no other field is mapped"
+        yield (
+            f"removed: clear cannot empty {', '.join(kept)} of {info.name}: they must hold a value there, or cannot "
+            f"be updated. Say {instead}"
         )
 
 

@@ -8,13 +8,11 @@ from dataclasses import replace
 import pandas as pd
 import sqlalchemy as sa
 
-from seqsync_dagster.destinations.protocol import Request
-from seqsync_dagster.engine.apply import frames, stage_outcomes, take
+from seqsync_dagster.engine.apply import frames, request_of, stage_outcomes, take
 from seqsync_dagster.engine.settling import discard_plan, settle_interrupted
 from seqsync_dagster.engine.site import Work, checked_account
 from seqsync_dagster.journal import OpenRun, OpenSend, Scope
 from seqsync_dagster.ledger import registry
-from seqsync_dagster.ledger import rows as plan_rows
 from seqsync_dagster.ledger.tables import StateTables
 from seqsync_dagster.sequence.spec import SyncSpec
 from seqsync_dagster.warehouse.open import Room
@@ -64,13 +62,7 @@ def _recover_run(work: Work, room: Room, run: OpenRun) -> None:
 
 def _resume(work: Work, room: Room, tables: StateTables, run_id: str, send: OpenSend) -> None:
     operation = str(send.request["operation"])
-    request = Request(
-        object=str(send.request["object"]),
-        operation="upsert" if operation == "create" else "update" if operation == "update" else "delete",
-        match=work.sync.match if operation == "create" else None,
-        rows=send.last_seq - send.first_seq + 1,
-        ignore_nulls=plan_rows.ignored_nulls(work.sync),
-    )
+    request = request_of(work.sync, operation, send.last_seq - send.first_seq + 1)
 
     def rows() -> Iterator[pd.DataFrame]:
         yield from frames(work, room, tables, operation, send.first_seq, send.last_seq)

@@ -47,7 +47,7 @@ class Counts:
     invalid_duplicate: int = 0
     """Rows that share their key with another row, never sent."""
     removals_due: int = 0
-    """Records to be deleted by `finish`."""
+    """Records to be deleted, or emptied, by `finish`."""
     removals_kept: int = 0
     """Rows that left the model while `removed: keep` leaves their records alone."""
 
@@ -180,7 +180,10 @@ class PlanReport:
 
 @dataclass(frozen=True)
 class FinishReport:
-    """What `finish` did: removals, per sync in the order they were sent."""
+    """What `finish` did: removals, per sync in the order they were sent.
+
+    With `removed: clear` a record is removed when its fields are empty.
+    """
 
     sequence: str
     removed: Mapping[str, int]

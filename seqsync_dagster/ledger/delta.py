@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from seqsync_dagster.ledger.fingerprint import Model, canonical, fingerprint, key_text, total, trimmed
+from seqsync_dagster.ledger.moments import as_meant
 from seqsync_dagster.ledger.tables import (
     Shape,
     StateTables,
@@ -137,7 +138,10 @@ def _payload(
         text.label("match_text"),
         canonical(text, own).label("match_key"),
         *[texts[k].label(key_column(k)) for k in shape.keys],
-        *[d.c[names[m_.column]].label(value_column(f)) for f, m_ in shape.values.items()],
+        *[
+            as_meant(sync, model.types, m_.column, d.c[names[m_.column]]).label(value_column(f))
+            for f, m_ in shape.values.items()
+        ],
         *[
             canonical(key_text([texts[c] for c in m_.from_]), case_sensitive.get(m_.parent, False)).label(
                 parent_column(f)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from seqsync_dagster.ledger import tables as t
 from seqsync_dagster.ledger.delta import temporary
 from seqsync_dagster.ledger.fingerprint import Model, fingerprint, key_text
+from seqsync_dagster.ledger.moments import as_meant
 from seqsync_dagster.ledger.tables import Shape, StateTables, ref_column, value_column
 from seqsync_dagster.sequence.spec import SyncSpec
 from seqsync_dagster.warehouse.open import Parts, Room
@@ -66,7 +67,10 @@ def write_expected(room: Room, model: Model, sync: SyncSpec, tables: StateTables
         records.c.dest_id,
         sa.func.coalesce(key, records.c.match_key).label("key"),
         rows.c.fingerprint.is_not(None).label("compared"),
-        *[rows.c[names[m.column]].label(value_column(f)) for f, m in values.items()],
+        *[
+            as_meant(sync, model.types, m.column, rows.c[names[m.column]]).label(value_column(f))
+            for f, m in values.items()
+        ],
         *[records.c[ref_column(f)] for f in parents],
     ).select_from(records.outerjoin(rows, rows.c.fingerprint == records.c.fingerprint))
     temporary(connection, _EXPECTED, selected)

@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from seqsync_dagster.ledger.moments import zone_that_counts
 from seqsync_dagster.ledger.tables import Shape
 from seqsync_dagster.sequence.spec import ParentLookup, RecordLookup, SyncSpec
 from seqsync_dagster.warehouse.hashing import row_hash
@@ -74,6 +75,7 @@ def fingerprint(model: Model, sync: SyncSpec) -> sa.ColumnElement[int]:
 def mapping_content(sync: SyncSpec, types: Mapping[str, str]) -> dict[str, Any]:
     """What decides about what is sent of a model row: the mapping, and the types of the columns it reads."""
     shape, names = Shape.of(sync), sorted(sync.columns())
+    zone = zone_that_counts(sync, types)
     return {
         "object": sync.object,
         "match": sync.match,
@@ -83,6 +85,8 @@ def mapping_content(sync: SyncSpec, types: Mapping[str, str]) -> dict[str, Any]:
         "parents": {f: [m.parent, m.from_, m.nulls] for f, m in shape.parents.items()},
         "lookups": {f: [m.lookup, m.by, m.from_, m.nulls] for f, m in shape.lookups.items()},
         "types": {c: type_that_counts(types[c]) for c in names},
+        # Left out where it decides nothing, so that the digests of such mappings stay what they were.
+        **({"zone": zone} if zone else {}),
     }
 
 

@@ -78,6 +78,9 @@ def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
             (_, before), (_, after) = old[field], new[field]
             same = before == after
             yield f"{field} has another constant" if same else f"{field} is filled from {after}, it was {before}"
+    zones = [content.get("zone", "UTC") for content in (then, now)]
+    if zones[0] != zones[1]:
+        yield f"times without a zone are taken as {zones[1]}, they were taken as {zones[0]}"
     if then["key"] != now["key"]:
         yield f"the key is ({', '.join(now['key'])}), it was ({', '.join(then['key'])})"
 

@@ -373,9 +373,10 @@ def _add_departures(connection: sa.Connection, request: PlanRequest) -> None:
     )
     ours = ledger.c.origin == "created"
     removable: sa.ColumnElement[bool] = sa.false()
-    if sync.removed == "delete":
+    if sync.removed != "keep":
         removable = sa.or_(ours, sa.true() if sync.delete_adopted else sa.false())
     removable = sa.and_(removable, ledger.c.dest_id.is_not(None))
+    removing = t.CLEAR if sync.removed == "clear" else t.DELETE
     status = sa.case((forgotten, t.FORGET), (removable, t.REMOVAL), else_=t.LEFT)
     columns = ["status", "operation", "match_key", "dest_id", *[key_column(k) for k in shape.keys]]
     # Two statements: one OR over both kinds keeps the engine from finding the first by a join on fingerprints, and
@@ -386,7 +387,7 @@ def _add_departures(connection: sa.Connection, request: PlanRequest) -> None:
                 columns,
                 sa.select(
                     status,
-                    sa.case((forgotten, sa.cast(sa.null(), sa.Text)), else_=t.DELETE),
+                    sa.case((forgotten, sa.cast(sa.null(), sa.Text)), else_=removing),
                     ledger.c.match_key,
                     ledger.c.dest_id,
                     *[ledger.c[key_column(k)] for k in shape.keys],

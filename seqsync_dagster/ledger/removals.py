@@ -46,19 +46,19 @@ def _pointed_at(tables: StateTables, sync: SyncSpec, pointers: Sequence[Pointer]
 
 
 def due(tables: StateTables) -> sa.ColumnElement[bool]:
-    """The rows whose records are to be deleted."""
+    """The rows whose records are to be deleted, or emptied."""
     return sa.and_(tables.ledger.c.state == t.REMOVAL_DUE, tables.ledger.c.dest_id.is_not(None))
 
 
 def count_due(connection: sa.Connection, tables: StateTables) -> int:
-    """How many records are to be deleted."""
+    """How many records are to be deleted, or emptied."""
     return connection.execute(sa.select(sa.func.count()).select_from(tables.ledger).where(due(tables))).scalar_one()
 
 
 def write_removal_plan(
     connection: sa.Connection, tables: StateTables, sync: SyncSpec, pointers: Sequence[Pointer], tried: Sequence[str]
 ) -> int:
-    """Write the plan that deletes every due record nothing points at; returns its number of rows.
+    """Write the plan that deletes every due record nothing points at, or empties every due one; returns its rows.
 
     `tried`: run ids of this finish; what they could not delete is not tried again within it.
     """
@@ -66,14 +66,17 @@ def write_removal_plan(
     ledger, plan = tables.ledger, tables.plan
     connection.execute(sa.text(f'DROP TABLE IF EXISTS "{plan.schema}"."{plan.name}"'))
     seq = sa.func.row_number().over(order_by=ledger.c.match_key)
-    free = sa.and_(due(tables), sa.not_(_pointed_at(tables, sync, pointers)))
+    free = due(tables)
+    operation = t.CLEAR if sync.removed == "clear" else t.DELETE
+    if operation == t.DELETE:
+        free = sa.and_(free, sa.not_(_pointed_at(tables, sync, pointers)))
     if tried:
         free = sa.and_(free, sa.not_(sa.and_(ledger.c.run_id.in_(tried), ledger.c.code.is_not(None))))
     connection.execute(
         sa.select(
             seq.label("seq"),
             sa.literal(t.SEND).label("status"),
-            sa.literal(t.DELETE).label("operation"),
+            sa.literal(operation).label("operation"),
             sa.cast(0, sa.Integer).label("level"),
             ledger.c.match_key,
             ledger.c.match_key.label("match_text"),

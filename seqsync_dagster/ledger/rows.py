@@ -52,9 +52,11 @@ def page(tables: StateTables, sync: SyncSpec, operation: str, first: int, last: 
     columns: list[sa.ColumnElement[Any]] = [p.c.seq]
     source: sa.FromClause = p
     where: list[sa.ColumnElement[bool]] = [p.c.status == t.SEND, p.c.seq.between(first, last)]
-    if operation in (t.UPDATE, t.DELETE):
+    if operation != t.CREATE:
         columns.append(p.c.dest_id)
-    if operation != t.DELETE:
+    if operation == t.CLEAR:
+        columns += [sa.cast(sa.null(), sa.Text).label(f) for f in sync.emptied()]
+    elif operation != t.DELETE:
         if operation == t.CREATE:
             columns.append(p.c.match_text.label(sync.match))
         for n, (field, mapping) in enumerate(sync.mappings()):
@@ -183,7 +185,7 @@ def outcome_counts(connection: sa.Connection, tables: StateTables) -> dict[str, 
     fate = sa.case(
         (sa.and_(p.c.status == t.SEND, o.c.seq.is_(None)), "unsent"),
         (
-            p.c.operation == t.DELETE,
+            p.c.operation.in_(t.REMOVING),
             sa.case((sa.or_(o.c.code.is_(None), o.c.error_class == "gone"), "removed"), else_="rejected"),
         ),
         (sa.and_(o.c.code.is_not(None), own.c.tried_fingerprint == p.c.fingerprint), "rejected_again"),

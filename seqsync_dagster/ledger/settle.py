@@ -109,21 +109,24 @@ def settle(connection: sa.Connection, tables: StateTables, s: Settlement) -> Non
 def _anything_sent(connection: sa.Connection, tables: StateTables) -> bool:
     p, o = tables.plan, tables.outcome
     taken = p.join(o, o.c.seq == p.c.seq)
-    sent = sa.select(sa.func.count()).select_from(taken).where(p.c.operation != t.DELETE, o.c.code.is_(None))
+    sent = sa.select(sa.func.count()).select_from(taken).where(p.c.operation.not_in(t.REMOVING), o.c.code.is_(None))
     return connection.execute(sent).scalar_one() > 0
 
 
 def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
-    shape = Shape.of(s.sync)
+    shape, emptied = Shape.of(s.sync), s.sync.emptied()
     p, o, own = tables.plan, tables.outcome, tables.ledger.alias("own")
     sent = o.c.seq.is_not(None)
-    acknowledged = sa.and_(sent, o.c.code.is_(None), p.c.operation != t.DELETE)
-    # A record that is gone already is as deleted as we wanted it.
-    removed = sa.and_(sent, p.c.operation == t.DELETE, sa.or_(o.c.code.is_(None), o.c.error_class == "gone"))
-    gone = sa.and_(sent, p.c.operation != t.DELETE, o.c.error_class == "gone")
-    not_removed = sa.and_(sent, p.c.operation == t.DELETE, sa.not_(removed))
+    # Not of a row without a record: those of a plan may have no operation.
+    removing = sa.and_(p.c.operation.is_not(None), p.c.operation.in_(t.REMOVING))
+    acknowledged = sa.and_(sent, o.c.code.is_(None), sa.not_(removing))
+    cleared = sa.and_(sent, o.c.code.is_(None), p.c.operation == t.CLEAR)
+    # A record that is gone already is as deleted, or as empty, as we wanted it.
+    removed = sa.and_(sent, removing, sa.or_(o.c.code.is_(None), o.c.error_class == "gone"))
+    gone = sa.and_(sent, sa.not_(removing), o.c.error_class == "gone")
+    not_removed = sa.and_(sent, removing, sa.not_(removed))
     refused = sa.or_(sa.and_(sent, o.c.code.is_not(None)), p.c.status == t.REFUSED)
-    unsent = sa.and_(p.c.status == t.SEND, sa.not_(sent), p.c.operation != t.DELETE)
+    unsent = sa.and_(p.c.status == t.SEND, sa.not_(sent), sa.not_(removing))
     held: sa.ColumnElement[bool] = p.c.status.in_([t.HELD_PENDING, t.HELD_MISSING])
     if s.completed:
         held = sa.or_(held, unsent)
@@ -139,7 +142,7 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
     duplicate = p.c.status == t.INVALID_DUPLICATE
     attempts = sa.case(
         (own.c.tried_fingerprint == p.c.fingerprint, sa.func.coalesce(own.c.attempts, 0) + 1),
-        (p.c.operation == t.DELETE, sa.func.coalesce(own.c.attempts, 0) + 1),
+        (removing, sa.func.coalesce(own.c.attempts, 0) + 1),
         else_=1,
     )
     soon = sa.func.coalesce(o.c.error_class, "fix_row").in_(["retry_now", "retry_later"])
@@ -147,7 +150,7 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
     given_up = sa.and_(
         sent,
         o.c.code.is_not(None),
-        p.c.operation != t.DELETE,
+        sa.not_(removing),
         attempts >= s.sequence.errors_of(s.sync).quarantine_after,
     )
     null_text, null_number = sa.cast(sa.null(), sa.Text), sa.cast(sa.null(), sa.BigInteger)
@@ -163,7 +166,7 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
     columns: dict[str, sa.ColumnElement[Any]] = {
         "match_key": p.c.match_key,
         "fingerprint": sa.case(
-            (acknowledged, p.c.fingerprint), (sa.or_(left, gone), null_number), else_=own.c.fingerprint
+            (acknowledged, p.c.fingerprint), (sa.or_(left, gone, cleared), null_number), else_=own.c.fingerprint
         ),
         "tried_fingerprint": sa.case((refused, p.c.fingerprint), else_=null_number),
         # Nothing may point at a record that is gone, so its id does not stand in the ledger; the change log has it.
@@ -174,6 +177,7 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         "state": sa.case(
             (acknowledged, t.ACKNOWLEDGED),
             (gone, t.GONE),
+            (cleared, t.LEFT),
             (not_removed, t.REMOVAL_DUE),
             (refused, t.REJECTED),
             (lost, t.UNRESOLVED),
@@ -196,11 +200,13 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         "settled_at": sa.cast(s.now, sa.DateTime(timezone=True)),
         **{key_column(k): p.c[key_column(k)] for k in shape.keys},
         **{
-            parent_column(f): sa.case((acknowledged, p.c[parent_column(f)]), else_=own.c[parent_column(f)])
-            for f in shape.parents
-        },
-        **{
-            ref_column(f): sa.case((acknowledged, p.c[ref_column(f)]), else_=own.c[ref_column(f)])
+            c(f): sa.case(
+                (acknowledged, p.c[c(f)]),
+                # An emptied lookup points at nobody, so it keeps no parent from being removed.
+                *([(cleared, null_text)] if f in emptied else []),
+                else_=own.c[c(f)],
+            )
+            for c in (parent_column, ref_column)
             for f in shape.parents
         },
     }
@@ -218,7 +224,7 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
     selected = (
         sa.select(
             *[c.label(n) for n, c in columns.items()],
-            sa.or_(removed, forgotten).label("forget"),
+            sa.or_(sa.and_(removed, sa.not_(cleared)), forgotten).label("forget"),
             own.c.dest_id.label("previous_dest_id"),
         )
         .select_from(p.outerjoin(o, o.c.seq == p.c.seq).outerjoin(own, own.c.match_key == p.c.match_key))
@@ -296,7 +302,8 @@ def _log(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
     p, o, log = tables.plan, tables.outcome, tables.changelog
     own = tables.ledger.alias("own")
     operation = sa.case(
-        (sa.and_(p.c.operation == t.DELETE, sa.or_(o.c.code.is_(None), o.c.error_class == "gone")), "removed"),
+        (sa.and_(p.c.operation == t.CLEAR, o.c.code.is_(None)), "cleared"),
+        (sa.and_(p.c.operation.in_(t.REMOVING), sa.or_(o.c.code.is_(None), o.c.error_class == "gone")), "removed"),
         (o.c.code.is_not(None), "rejected"),
         (p.c.operation == t.UPDATE, "updated"),
         (o.c.created.is_(False), "adopted"),

@@ -41,8 +41,8 @@ ACKNOWLEDGED = "acknowledged"  # the destination holds the values the fingerprin
 REJECTED = "rejected"  # its last values were refused; `retry_at` says when they are tried again unchanged, null: never
 HELD = "held"  # a parent or looked-up record has no destination id
 INVALID = "invalid"  # it shares its key with another row
-LEFT = "left"  # it left the model; its record stays (removed: keep, or not ours to delete)
-REMOVAL_DUE = "removal_due"  # it left the model; finish deletes its record
+LEFT = "left"  # it left the model; its record stays (removed: keep or clear, or not ours to delete)
+REMOVAL_DUE = "removal_due"  # it left the model; finish deletes its record, or empties its fields
 GONE = "gone"  # acknowledged once, no longer in the destination
 UNRESOLVED = "unresolved"  # a create whose reply was lost; sent again by match
 
@@ -60,6 +60,10 @@ UNCHANGED = "unchanged"  # named by the operator, but as the destination acknowl
 
 #: Operation of a plan row.
 CREATE, UPDATE, DELETE = "create", "update", "delete"
+CLEAR = "clear"  # the record stays, its mapped fields are emptied
+
+#: Operations on records whose rows left the model.
+REMOVING = (DELETE, CLEAR)
 
 
 def _named(prefix: str, name: str) -> str:
@@ -271,7 +275,7 @@ def _changelog_columns() -> list[sa.Column[Any]]:
         sa.Column("run_id", sa.Text, nullable=False),
         sa.Column("seq", sa.BigInteger),
         sa.Column("key", sa.Text),  # text form
-        # created | adopted | updated | removed | rejected | gone
+        # created | adopted | updated | removed | cleared | rejected | gone
         sa.Column("operation", sa.Text),
         sa.Column("dest_id", sa.Text),
         sa.Column("previous_dest_id", sa.Text),

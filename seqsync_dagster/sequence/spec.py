@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from seqsync_dagster.sequence.graph import check
 from seqsync_dagster.sequence.strict import Strict, nearest
@@ -16,6 +17,19 @@ IfMissing = Literal["hold", "send_empty", "reject"]
 MAX_NAME = 24
 _NAME = r"^[a-z][a-z0-9_]*$"
 Name = Annotated[str, Field(pattern=_NAME, max_length=MAX_NAME)]
+
+
+def _zone(value: str) -> str:
+    zones = available_timezones()
+    if value not in zones:
+        raise ValueError(
+            f"source_timezone {value!r} is no known time zone.{nearest(value, zones)} "
+            "Zones look like Europe/Paris or UTC."
+        )
+    return value
+
+
+Zone = Annotated[str, AfterValidator(_zone)]
 
 
 def _as_tuple(value: Any) -> Any:
@@ -237,16 +251,36 @@ class SyncSpec(Strict):
         Field(description="`upsert` creates and updates; `update` never creates."),
     ] = "upsert"
     removed: Annotated[
-        Literal["keep", "delete"],
-        Field(description="What becomes of a record whose row left the model. Only records we created."),
+        Literal["keep", "delete", "clear"],
+        Field(
+            description="What becomes of a record whose row left the model: it is kept, deleted, or its mapped fields "
+            "are emptied (`clear`). Only records we created."
+        ),
     ] = "keep"
     delete_adopted: Annotated[
-        bool, Field(description="`removed: delete` also deletes records that were there before us.")
+        bool, Field(description="`removed: delete` and `clear` also concern records that were there before us.")
     ] = False
+    clear_fields: Annotated[
+        tuple[str, ...], Field(description="The fields that `removed: clear` empties; default: every mapped one.")
+    ] = ()
     fields: Annotated[dict[str, Mapping], Field(description="Destination field <- where its value comes from.")]
     sensitive: Annotated[
         tuple[str, ...], Field(description="Model columns whose values are masked in tables, logs and metadata.")
     ] = ()
+    options: Annotated[
+        dict[str, Any],
+        Field(
+            default_factory=dict,
+            description="What the destination is asked besides; which options there are depends on it.",
+        ),
+    ]
+    source_timezone: Annotated[
+        Zone | None,
+        Field(
+            description="Zone in which the model's timestamps without one are meant, e.g. `Europe/Paris`. "
+            "Default: the sequence's, else UTC."
+        ),
+    ] = None
     owners: Annotated[tuple[str, ...], Field(description="E-mail addresses or `team:name`.")] = ()
     errors: Annotated[Errors | None, Field(description="Instead of the sequence's.")] = None
     guards: Annotated[Guards | None, Field(description="Instead of the sequence's.")] = None
@@ -255,7 +289,7 @@ class SyncSpec(Strict):
         Field(description="Check whether records were changed or deleted in the destination; `{}` for the defaults."),
     ] = None
 
-    _tuples = field_validator("key", "deps", "sensitive", "owners", mode="before")(_as_tuple)
+    _tuples = field_validator("key", "deps", "sensitive", "owners", "clear_fields", mode="before")(_as_tuple)
 
     @model_validator(mode="after")
     def _whole(self) -> SyncSpec:
@@ -289,6 +323,20 @@ class SyncSpec(Strict):
                 f"{where}: removed: delete needs mode: upsert; "
                 "a sync that never creates a record has none of its own to delete."
             )
+        if self.removed == "clear" and self.mode == "update" and not self.delete_adopted:
+            raise ValueError(
+                f"{where}: removed: clear with mode: update needs delete_adopted: true; "
+                "a sync that never creates a record has none of its own to empty."
+            )
+        if self.clear_fields and self.removed != "clear":
+            raise ValueError(f"{where}: clear_fields needs removed: clear.")
+        mapped = dict(self.mappings())
+        for field in self.clear_fields:
+            if field not in mapped:
+                raise ValueError(
+                    f"{where}: clear_fields names {field!r}, which is no mapped field.{nearest(field, mapped)} "
+                    "The match field keeps its value always."
+                )
         match = self.fields.get(self.match)
         if match is not None and (len(self.key) != 1 or _columns_of(match) != set(self.key)):
             raise ValueError(f"{where}: the match field {self.match} is filled from the key; take it out of fields.")
@@ -334,6 +382,12 @@ class SyncSpec(Strict):
         """
         return [f for f, m in self.mappings() if not isinstance(m, RecordLookup)]
 
+    def emptied(self) -> list[str]:
+        """The fields that a record loses when its row leaves the model: `removed: clear`."""
+        if self.removed != "clear":
+            return []
+        return [f for f, _ in self.mappings() if not self.clear_fields or f in self.clear_fields]
+
     def is_sensitive(self, field: str) -> bool:
         """Whether a field's value must be masked wherever a person could read it."""
         if field in self.sensitive:
@@ -372,9 +426,23 @@ class SequenceSpec(Strict):
     )
     errors: Errors = Errors()
     guards: Guards = Guards()
+    source_timezone: Annotated[
+        Zone | None,
+        Field(
+            description="Zone in which the models' timestamps without one are meant, unless a sync says another. "
+            "Default: UTC."
+        ),
+    ] = None
     syncs: Annotated[tuple[SyncSpec, ...], Field(description="The syncs, in any order.")]
 
     _tuples = field_validator("owners", mode="before")(_as_tuple)
+
+    @field_validator("syncs", mode="after")
+    @classmethod
+    def _in_its_zone(cls, syncs: tuple[SyncSpec, ...], info: ValidationInfo) -> tuple[SyncSpec, ...]:
+        # A sync knows its zone by itself: it decides about what the sync sends.
+        own = {"source_timezone": info.data.get("source_timezone")}
+        return tuple(s if s.source_timezone is not None else s.model_copy(update=own) for s in syncs)
 
     @model_validator(mode="after")
     def _whole(self) -> SequenceSpec:

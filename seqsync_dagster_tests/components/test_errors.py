@@ -35,6 +35,25 @@ def replaced(old: str, new: str, text: str = PAIR) -> str:
 
 
 WRONG = {
+    "unknown option of the destination": (
+        replaced(
+            "      object: Contact\n", "      object: Contact\n      options:\n        allow_duplicate: true # <--\n"
+        ),
+        "sync 'contacts': options: Salesforce has no option 'allow_duplicate'. Did you mean 'allow_duplicates'?",
+    ),
+    "wrong value of an option": (
+        replaced(
+            "      object: Contact\n", "      object: Contact\n      options:\n        assignment_rule: activ # <--\n"
+        ),
+        "sync 'contacts': options: assignment_rule is 'activ'; it can be active, none, or the id of a rule, 01Q and "
+        "12 or 15 characters more. Did you mean 'active'?",
+    ),
+    "an option that the object has no use for": (
+        replaced(
+            "      object: Contact\n", "      object: Contact\n      options:\n        assignment_rule: none # <--\n"
+        ),
+        "sync 'contacts': options: assignment_rule: Contact has no assignment rules; there are some for Account and",
+    ),
     "unknown field of a sync": (
         replaced("      object: Account\n", "      objekt: Account # <--\n"),
         "sync 'accounts': unknown name 'objekt'. Did you mean 'object'?",

@@ -294,6 +294,9 @@ def test_several_values_of_a_restricted_picklist_are_judged_one_by_one() -> None
         def describe(self, object: str) -> Any:
             return info
 
+        def remarks(self, object: str, options: Any) -> list[Any]:
+            return []
+
     def check(constant: str) -> list[str]:
         return checked(Described(), "Thing__c", {"Tags__c": {"constant": constant}})  # type: ignore[arg-type]
 

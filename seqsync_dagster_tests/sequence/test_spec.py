@@ -91,7 +91,10 @@ def test_a_limit_needs_both_share_and_rows() -> None:
         ),
         ({"sensitive": ["id"]}, "'id' cannot be sensitive: keys, a parent's too, stand in the ledger"),
         ({"mode": "insrt"}, "Input should be 'upsert' or 'update'"),
-        ({"removed": "purge"}, "Input should be 'keep' or 'delete'"),
+        ({"removed": "purge"}, "Input should be 'keep', 'delete' or 'clear'"),
+        ({"removed": "clear", "mode": "update"}, "removed: clear with mode: update needs delete_adopted: true"),
+        ({"clear_fields": "Name"}, "clear_fields needs removed: clear."),
+        ({"removed": "clear", "clear_fields": "Nam"}, "'Nam', which is no mapped field. Did you mean 'Name'?"),
         ({"name": "Accounts!"}, "String should match pattern"),
         ({"name": "finish"}, "a sync cannot be named 'finish'"),
         ({"name": "x" * 25}, "at most 24 characters"),
@@ -101,6 +104,10 @@ def test_a_limit_needs_both_share_and_rows() -> None:
         (
             {"fields": {"OwnerId": {"lookup": "User", "by": "Email", "from": "o"}}, "drift": {"fields": "OwnerId"}},
             "drift names 'OwnerId'",
+        ),
+        (
+            {"source_timezone": "Europe/Pari"},
+            "source_timezone 'Europe/Pari' is no known time zone. Did you mean 'Europe/",
         ),
         ({"drift": {"heel": True}}, "unknown name 'heel'. Did you mean 'heal'?"),
     ],

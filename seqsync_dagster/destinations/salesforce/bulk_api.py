@@ -19,8 +19,9 @@ from seqsync_dagster.destinations.salesforce.collections_api import (
     rechunked,
 )
 from seqsync_dagster.destinations.salesforce.connection import Connection
-from seqsync_dagster.destinations.salesforce.errors import TRANSIENT_JOB_ERRORS
+from seqsync_dagster.destinations.salesforce.errors import DUPLICATES_DETECTED, TRANSIENT_JOB_ERRORS
 from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
+from seqsync_dagster.destinations.salesforce.sync_options import read_options
 from seqsync_dagster.errors import DestinationError, DestinationRefused, DestinationUnreachable
 
 
@@ -102,10 +103,12 @@ class BulkSender:
         job, operation, tally = str(found["id"]), self._request.operation, Tally()
         yield from bulk_results.successful(self._connection, job, part.index, operation, tally)
         if found.get("numberRecordsFailed") or found["state"] != "JobComplete":
-            yield from bulk_results.failed(self._connection, job, part.index, operation, tally)
+            # Bulk API 2.0 has no header for duplicate rules, Collections have.
+            again = (DUPLICATES_DETECTED,) if read_options(self._request.options).allow_duplicates else ()
+            yield from bulk_results.failed(self._connection, job, part.index, operation, tally, again)
         if found["state"] != "JobComplete":
             bulk_results.unprocessed(self._connection, job, part.index, tally)
-        yield from self._unlock(tally, part, resumed=resumed)
+        yield from self._once_more(tally, part, resumed=resumed)
         left = sent - tally.successful - tally.failed
         ended_early = found["state"] != "JobComplete"
         if ended_early and left > 0:
@@ -121,14 +124,15 @@ class BulkSender:
                 "Rows with a result are settled, the others stay due."
             )
 
-    def _unlock(self, tally: Tally, part: Part, *, resumed: bool) -> Iterator[Event]:
-        """Rows that met a lock go again, one call at a time; the job's token still covers them."""
-        locked = pa.concat_arrays([pa.array([], pa.int64()), *tally.locked])
-        if not len(locked):
+    def _once_more(self, tally: Tally, part: Part, *, resumed: bool) -> Iterator[Event]:
+        """Rows that met a lock or an alert go again, one call at a time; the job's token still covers them."""
+        seqs = pa.concat_arrays([pa.array([], pa.int64()), *tally.again])
+        if not len(seqs):
             return
-        yield Progress(f"{len(locked):,} rows met a lock and are sent again, {ROWS_PER_CALL} at a time")
+        alert = " or a duplicate rule" if read_options(self._request.options).allow_duplicates else ""
+        yield Progress(f"{len(seqs):,} rows met a lock{alert} and are sent again, {ROWS_PER_CALL} at a time")
         sender = CollectionsSender(self._connection, self._settings, self._request)
-        for chunk in rechunked(part.rows_of(locked), ROWS_PER_CALL):
+        for chunk in rechunked(part.rows_of(seqs), ROWS_PER_CALL):
             # The run that left the job may have come as far as this, and created them.
             yield from sender.send_rows(chunk, repeated=resumed)
 

@@ -13,6 +13,7 @@ from typing import IO, Any
 from seqsync_dagster.destinations.protocol import Progress, Request
 from seqsync_dagster.destinations.salesforce.connection import CallRefused, Connection
 from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
+from seqsync_dagster.destinations.salesforce.sync_options import read_options
 from seqsync_dagster.errors import DestinationStillBusy, DestinationUnreachable
 
 ENDED = ("JobComplete", "Failed", "Aborted")
@@ -42,6 +43,9 @@ class BulkJobs:
         }
         if request.operation == "upsert":
             body["externalIdFieldName"] = str(request.match)
+        rule = read_options(request.options).rule
+        if rule is not None and request.operation != "delete":
+            body["assignmentRuleId"] = rule
         try:
             return str(self._connection.call("POST", "jobs/ingest", json=body).json("id")["id"])
         except CallRefused as refusal:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -35,8 +35,8 @@ class Tally:
     unprocessed: int = 0
     unknown: int = 0
     """Rows that were not among those sent."""
-    locked: list[pa.Array] = field(default_factory=list)
-    """Seqs of rows that only met a lock."""
+    again: list[pa.Array] = field(default_factory=list)
+    """Seqs of rows that only met a lock, or a duplicate rule that the job could not be told to pass."""
 
     @property
     def total(self) -> int:
@@ -57,8 +57,18 @@ def successful(
         yield outcomes([seqs, _or_null(rows.column("sf__Id")), created, nothing, nothing, nothing])
 
 
-def failed(connection: Connection, job: str, index: RowIndex, operation: Operation, tally: Tally) -> Iterator[Outcomes]:
-    """Outcomes of the rows the org refused; those that only met a lock go to the tally instead."""
+def failed(
+    connection: Connection,
+    job: str,
+    index: RowIndex,
+    operation: Operation,
+    tally: Tally,
+    again: Collection[str] = (),
+) -> Iterator[Outcomes]:
+    """Outcomes of the rows the org refused; those that only met a lock go to the tally instead.
+
+    So do those refused with a code of `again`.
+    """
     for rows in _batches(connection, f"jobs/ingest/{job}/failedResults", index):
         tally.failed += rows.num_rows
         seqs, rows = _known(rows, index, tally)
@@ -69,14 +79,15 @@ def failed(connection: Connection, job: str, index: RowIndex, operation: Operati
         codes = pa.array([error.code for error in errors], pa.string())
         messages = pa.array([error.text for error in errors], pa.string())
         error_class = classes.take(texts.indices)
-        locked = pc.equal(error_class, "retry_now")
-        tally.locked.append(seqs.filter(locked))
-        kept = pc.invert(locked)
+        code = codes.take(texts.indices)
+        passing = pc.or_(pc.equal(error_class, "retry_now"), pc.is_in(code, pa.array(again, pa.string())))
+        tally.again.append(seqs.filter(passing))
+        kept = pc.invert(passing)
         columns = [
             seqs,
             _or_null(rows.column("sf__Id").combine_chunks()),
             pa.nulls(len(seqs), pa.bool_()),
-            codes.take(texts.indices),
+            code,
             messages.take(texts.indices),
             error_class,
         ]

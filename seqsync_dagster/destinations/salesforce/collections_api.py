@@ -17,6 +17,7 @@ from seqsync_dagster.destinations.salesforce.encoding import field_names, json_v
 from seqsync_dagster.destinations.salesforce.errors import REPLY_LOST, RowError, class_of, row_error
 from seqsync_dagster.destinations.salesforce.outcomes import OutcomeRows
 from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
+from seqsync_dagster.destinations.salesforce.sync_options import read_options
 from seqsync_dagster.errors import DestinationError, DestinationUnreachable
 
 ROWS_PER_CALL = 200
@@ -34,6 +35,7 @@ class CollectionsSender:
         self._connection = connection
         self._settings = settings
         self._request = request
+        self._headers = read_options(request.options).headers()
         self._search_calls = _SEARCH_CALLS
         self._lost_in_a_row = 0
         self._maybe_written: set[int] = set()
@@ -119,10 +121,10 @@ class CollectionsSender:
             return connection.call("DELETE", path, params=params)
         body = {"allOrNone": False, "records": self._records(chunk, ids)}
         if request.operation == "insert":
-            return connection.call("POST", path, json=body, repeatable=False)
+            return connection.call("POST", path, json=body, headers=self._headers, repeatable=False)
         if request.operation == "upsert":
             path += f"/{request.object}/{request.match}"
-        return connection.call("PATCH", path, json=body)
+        return connection.call("PATCH", path, json=body, headers=self._headers)
 
     def _records(self, chunk: pa.Table, ids: list[str | None]) -> list[dict[str, Any]]:
         request = self._request

@@ -119,6 +119,7 @@ class Connection:
         params: Mapping[str, str] | None = None,
         json: object = None,
         body: IO[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
         repeatable: bool = True,
     ) -> Reply:
         """Call `path` below ``/services/data/vXX.X/`` with a JSON or a CSV body.
@@ -139,7 +140,7 @@ class Connection:
                 self._address(path),
                 params=params,
                 data=payload if body is None else body,
-                headers={**bearer(client.session_id), "Content-Type": content_type},
+                headers={**(headers or {}), **bearer(client.session_id), "Content-Type": content_type},
             )
             if reply.status_code >= 300:
                 raise self._refusal(step, reply.status_code, reply.content)

@@ -76,6 +76,8 @@ def _read_field(entry: Mapping[str, Any]) -> FieldInfo:
         updatable=bool(entry.get("updateable")),
         # Booleans are not nillable either, but the org fills them in.
         required=creatable and not entry.get("nillable") and not entry.get("defaultedOnCreate"),
+        # A checkbox is true or false, and a record always has an owner.
+        clearable=bool(entry.get("nillable", True)),
         matchable=bool(entry.get("externalId") or entry.get("idLookup")),
         case_sensitive=bool(entry.get("caseSensitive")),
         reference_to=tuple(entry.get("referenceTo") or ()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -31,7 +31,9 @@ from seqsync_dagster.destinations.salesforce.encoding import (
 from seqsync_dagster.destinations.salesforce.query import find_records
 from seqsync_dagster.destinations.salesforce.read_back import read_records, stored_texts
 from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
+from seqsync_dagster.destinations.salesforce.sync_options import read_options, remarks
 from seqsync_dagster.errors import DestinationRefused
+from seqsync_dagster.sequence.options import OptionRemark
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,6 +71,10 @@ class SalesforceDestination:
         if object not in self._objects:
             self._objects[object] = describe_object(self._connection, object)
         return self._objects[object]
+
+    def remarks(self, object: str, options: Mapping[str, Any]) -> Sequence[OptionRemark]:
+        """What is wrong, or worth knowing, about a sync's options."""
+        return list(remarks(object, options, self._settings.api_version))
 
     def find(self, object: str, by: str, values: pa.Array) -> Iterator[pa.Table]:
         """Ids of records whose field `by` equals one of `values`."""
@@ -124,7 +130,8 @@ class SalesforceDestination:
 
     def _by_collections(self, request: Request) -> bool:
         # Bulk results name no row of an insert: there is no match field and no id to know it by.
-        return request.operation == "insert" or request.rows <= self._settings.collections_up_to
+        few = request.rows <= self._settings.collections_up_to
+        return few or request.operation == "insert" or read_options(request.options).collections_only
 
     @property
     def _connection(self) -> Connection:

@@ -16,6 +16,9 @@ UNSENDABLE = "SEQSYNC_UNSENDABLE_VALUE"
 #: The reply to an insert was lost.
 REPLY_LOST = "SEQSYNC_REPLY_LOST"
 
+#: A duplicate rule of the org raised an alert, or blocks.
+DUPLICATES_DETECTED = "DUPLICATES_DETECTED"
+
 #: HTTP statuses that Salesforce documents as passing, and what gateways in front of it answer.
 TRANSIENT_STATUSES = frozenset({408, 420, 429, 500, 502, 503, 504})
 #: Of these, the ones that say by themselves that the request was not processed.
