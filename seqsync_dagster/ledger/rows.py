@@ -52,7 +52,7 @@ def page(tables: StateTables, sync: SyncSpec, operation: str, first: int, last: 
     columns: list[sa.ColumnElement[Any]] = [p.c.seq]
     source: sa.FromClause = p
     where: list[sa.ColumnElement[bool]] = [p.c.status == t.SEND, p.c.seq.between(first, last)]
-    if operation in (t.UPDATE, t.DELETE):
+    if operation in (t.UPDATE, t.ADOPT, t.DELETE):
         columns.append(p.c.dest_id)
     if operation != t.DELETE:
         if operation == t.CREATE:
@@ -129,7 +129,8 @@ def problem_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec,
 def change_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec, limit: int) -> list[Mapping[str, Any]]:
     """The first rows that were acknowledged: key, operation, dest_id, and ``shown_<field>`` values, masked."""
     p, o = tables.plan, tables.outcome
-    operation = sa.case((p.c.operation == t.UPDATE, "updated"), (o.c.created.is_(False), "adopted"), else_="created")
+    adopted = sa.or_(p.c.operation == t.ADOPT, o.c.created.is_(False))
+    operation = sa.case((p.c.operation == t.UPDATE, "updated"), (adopted, "adopted"), else_="created")
     select = (
         sa.select(
             _key_shown(tables),
@@ -137,9 +138,9 @@ def change_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec, 
             sa.func.coalesce(o.c.dest_id, p.c.dest_id).label("dest_id"),
             *_shown(tables, sync),
         )
-        .select_from(p.join(o, o.c.seq == p.c.seq))
-        .where(o.c.code.is_(None))
-        .order_by(p.c.seq)
+        .select_from(p.outerjoin(o, o.c.seq == p.c.seq))
+        .where(sa.or_(sa.and_(o.c.seq.is_not(None), o.c.code.is_(None)), p.c.status == t.ADOPTED))
+        .order_by(p.c.seq.nulls_last(), p.c.match_key)
         .limit(limit)
     )
     return [dict(r) for r in connection.execute(select).mappings()]
@@ -182,7 +183,7 @@ def outcome_counts(connection: sa.Connection, tables: StateTables) -> dict[str, 
         (sa.and_(o.c.code.is_not(None), own.c.tried_fingerprint == p.c.fingerprint), "rejected_again"),
         (o.c.code.is_not(None), "rejected"),
         (p.c.operation == t.UPDATE, "updated"),
-        (o.c.created.is_(False), "adopted"),
+        (sa.or_(p.c.operation == t.ADOPT, o.c.created.is_(False)), "adopted"),
         else_="created",
     ).label("fate")
     rows = connection.execute(

@@ -108,8 +108,9 @@ def settle(connection: sa.Connection, tables: StateTables, s: Settlement) -> Non
 
 def _anything_sent(connection: sa.Connection, tables: StateTables) -> bool:
     p, o = tables.plan, tables.outcome
-    taken = p.join(o, o.c.seq == p.c.seq)
-    sent = sa.select(sa.func.count()).select_from(taken).where(p.c.operation != t.DELETE, o.c.code.is_(None))
+    taken = p.outerjoin(o, o.c.seq == p.c.seq)
+    acknowledged = sa.and_(o.c.seq.is_not(None), p.c.operation != t.DELETE, o.c.code.is_(None))
+    sent = sa.select(sa.func.count()).select_from(taken).where(sa.or_(acknowledged, p.c.status == t.ADOPTED))
     return connection.execute(sent).scalar_one() > 0
 
 
@@ -117,7 +118,8 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
     shape = Shape.of(s.sync)
     p, o, own = tables.plan, tables.outcome, tables.ledger.alias("own")
     sent = o.c.seq.is_not(None)
-    acknowledged = sa.and_(sent, o.c.code.is_(None), p.c.operation != t.DELETE)
+    as_is = p.c.status == t.ADOPTED
+    acknowledged = sa.or_(sa.and_(sent, o.c.code.is_(None), p.c.operation != t.DELETE), as_is)
     # A record that is gone already is as deleted as we wanted it.
     removed = sa.and_(sent, p.c.operation == t.DELETE, sa.or_(o.c.code.is_(None), o.c.error_class == "gone"))
     gone = sa.and_(sent, p.c.operation != t.DELETE, o.c.error_class == "gone")
@@ -207,6 +209,7 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
     # An acknowledged record whose key is now shared keeps its row as it is.
     touched = sa.or_(
         sent,
+        as_is,
         refused,
         held,
         lost,
@@ -299,7 +302,7 @@ def _log(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
         (sa.and_(p.c.operation == t.DELETE, sa.or_(o.c.code.is_(None), o.c.error_class == "gone")), "removed"),
         (o.c.code.is_not(None), "rejected"),
         (p.c.operation == t.UPDATE, "updated"),
-        (o.c.created.is_(False), "adopted"),
+        (sa.or_(p.c.operation == t.ADOPT, o.c.created.is_(False)), "adopted"),
         else_="created",
     )
     values: dict[str, Any] = {
@@ -319,8 +322,8 @@ def _log(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
     connection.execute(
         sa.insert(log).from_select(
             list(values),
-            sa.select(*values.values()).select_from(
-                p.join(o, o.c.seq == p.c.seq).outerjoin(own, own.c.match_key == p.c.match_key)
-            ),
+            sa.select(*values.values())
+            .select_from(p.outerjoin(o, o.c.seq == p.c.seq).outerjoin(own, own.c.match_key == p.c.match_key))
+            .where(sa.or_(o.c.seq.is_not(None), p.c.status == t.ADOPTED)),
         )
     )
