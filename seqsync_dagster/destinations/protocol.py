@@ -233,6 +233,25 @@ class Destination(Protocol):
         """
         ...
 
+    def read_matching(
+        self,
+        object: str,
+        by: Sequence[str],
+        fields: Sequence[str],
+        values: Iterable[pa.Array],
+        rows: int,
+        *,
+        empty: str | None = None,
+    ) -> Iterator[pa.Table]:
+        """Records whose field `by[0]` equals one of `values`, and what they hold now.
+
+        `values` yields about `rows` texts, lazily and once; with `empty` only records are meant that have no value
+        in that field. Yields tables with the columns ``dest_id``, ``by:<field>`` for each of `by` (the text by which
+        a key finds it) and one per field, as `read_back` does. Others than those asked for may be among them: where
+        that takes fewer calls, all records are read.
+        """
+        ...
+
     def read_back(self, object: str, fields: Sequence[str], ids: pa.Array) -> Iterator[pa.Table]:
         """What the records with these ids hold now.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from seqsync_dagster.destinations.protocol import DEST_ID
+from seqsync_dagster.engine.differing import differing_fields
 from seqsync_dagster.engine.options import RunOptions
 from seqsync_dagster.engine.recover import recover
 from seqsync_dagster.engine.report import DriftReport, DriftSample
@@ -25,9 +26,9 @@ from seqsync_dagster.ledger import drift as records
 from seqsync_dagster.ledger import registry
 from seqsync_dagster.ledger.fingerprint import OUT_OF_STEP, Model, mapping_digest
 from seqsync_dagster.ledger.registry import Registered
-from seqsync_dagster.ledger.rows import MASK, ignored_nulls
+from seqsync_dagster.ledger.rows import MASK
 from seqsync_dagster.sequence.spec import Drift, Limit
-from seqsync_dagster.warehouse.open import Room, check_types, pages, reraise
+from seqsync_dagster.warehouse.open import Room, check_types, reraise
 from seqsync_dagster.warehouse.source import ModelSource
 
 #: Records per page: what is held in memory at a time.
@@ -142,7 +143,7 @@ def _check(
     # Reading back takes its time; the values to compare with stand in temporary tables by now.
     room.release_model()
     room.paging()
-    for number, (part, first, last) in enumerate(_pages(room, expected), start=1):
+    for number, (part, first, last) in enumerate(records.expected_pages(room, expected, PAGE), start=1):
         page = _once(room.fetch(records.expected_page(part, sync, fields, first, last)))
         # No transaction stays open while the destination answers.
         connection.commit()
@@ -155,13 +156,6 @@ def _check(
             work.log(f"{sync.name}: {last} of {expected.rows} records read back")
     if heal and tally.changed + tally.deleted:
         room.frugally(lambda: _heal(work, room, tally))
-
-
-def _pages(room: Room, expected: records.Expected) -> Iterator[tuple[sa.Select[Any], int, int]]:
-    for part in expected.parts.selects:
-        first, last = room.connection.execute(records.numbers(part)).one()
-        for start, end in pages(first, last, PAGE) if first is not None else ():
-            yield part, start, end
 
 
 def _once(page: pa.Table) -> pa.Table:
@@ -182,15 +176,12 @@ def _compare(work: Work, page: pa.Table, fields: Sequence[str], tally: _Tally) -
     empty = pa.schema([(DEST_ID, pa.string()), *[(f, pa.string()) for f in expected.column_names]]).empty_table()
     held = pa.concat_tables([empty, *[t.select(empty.column_names) for t in found]]).combine_chunks()
     where = pc.index_in(ids, value_set=held[DEST_ID].combine_chunks())
+    held = held.take(where)
     gone, known = pc.is_null(where), page["compared"].combine_chunks()
     known = pc.and_(known, pc.invert(gone))
     changed = pa.array([False] * len(ids), pa.bool_())
-    ignoring = ignored_nulls(sync)
-    for name in expected.column_names:
-        meant, got = expected[name].combine_chunks(), held[name].combine_chunks().take(where)
-        differs = pc.and_(known, _distinct(meant, got))
-        if name in ignoring:
-            differs = pc.and_(differs, pc.and_(pc.is_valid(meant), pc.is_valid(sent[name].combine_chunks())))
+    for name, meant, got, differs in differing_fields(sync, sent, expected, held):
+        differs = pc.and_(known, differs)
         count = pc.sum(differs).as_py() or 0
         if count:
             tally.by_field[name] = tally.by_field.get(name, 0) + count
@@ -206,12 +197,6 @@ def _compare(work: Work, page: pa.Table, fields: Sequence[str], tally: _Tally) -
     tally.deleted += deleted
     drifted = pa.table({"match_key": page["match_key"].combine_chunks(), "gone": gone})
     return drifted.filter(pc.or_(changed, gone))
-
-
-def _distinct(one: pa.Array, other: pa.Array) -> pa.Array:
-    """Where two arrays differ, a null being like no value but null."""
-    differ = pc.fill_null(pc.not_equal(one, other), False)
-    return pc.or_(differ, pc.xor(pc.is_null(one), pc.is_null(other)))
 
 
 def _sample(work: Work, tally: _Tally, name: str, page: pa.Table, which: pa.Array) -> None:

@@ -15,6 +15,8 @@ class PlannedChange:
     acknowledged: int
     updates: int
     removals: int
+    found: int = 0
+    """Of `acknowledged`, records that this run has found for its rows."""
 
 
 def check_guards(
@@ -28,7 +30,9 @@ def check_guards(
     limit = guards.max_updated
     if limit is not None and not asked and limit.exceeded(change.updates, change.acknowledged):
         because = f" because {resync_reason}" if resync_reason else ""
-        broken.append(_broken("max_updated", limit, change.updates, change.acknowledged, f"would be updated{because}"))
+        of = "acknowledged or found" if change.found else "acknowledged"
+        would = f"would be updated{because}"
+        broken.append(_broken("max_updated", limit, change.updates, change.acknowledged, would, of))
     if broken:
         raise GuardTripped(
             f"sync {sync}: {'; '.join(broken)}. Nothing was sent. If this is what you want, launch the run again "
@@ -37,6 +41,6 @@ def check_guards(
         )
 
 
-def _broken(name: str, limit: object, part: int, whole: int, what: str) -> str:
+def _broken(name: str, limit: object, part: int, whole: int, what: str, of: str = "acknowledged") -> str:
     share = 100 * part / whole if whole else 100.0
-    return f"guard {name}: {part} of {whole} acknowledged records ({share:.1f}%) {what}, the limit is {limit}"
+    return f"guard {name}: {part} of {whole} {of} records ({share:.1f}%) {what}, the limit is {limit}"

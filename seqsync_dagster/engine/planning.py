@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from seqsync_dagster.engine.comparing import Against, Comparison, compare
+from seqsync_dagster.engine.existing import Search, find_existing
 from seqsync_dagster.engine.guard import PlannedChange
 from seqsync_dagster.engine.preflight import Mapped, check_mapping, first_writes, match_field
 from seqsync_dagster.engine.report import Counts
@@ -30,9 +31,10 @@ from seqsync_dagster.ledger.plan import (
     OWN_RECORD,
     PlanRequest,
     found_table,
+    judge_rows,
+    place_rows,
     plan_counts,
     plan_id,
-    prepare_plan,
     write_plan,
 )
 from seqsync_dagster.ledger.references import make_stale_due
@@ -183,7 +185,11 @@ def _plan(
         now=datetime.now(UTC) if reviewed is None else reviewed.made_at,
         limit=options.limit,
     )
-    prepared = economically(lambda: prepare_plan(room, request))
+    economically(lambda: judge_rows(room, request))
+    connection.commit()
+    # After that the room may have been told to make do with little.
+    whole |= find_existing(Search(work, room, tables, known, mapped, case_sensitive))
+    prepared = economically(lambda: place_rows(room, request))
     connection.commit()
     work.site.journal.begin(work.lease, work.run_id)
     # What fingerprints mean stands beside the first of them, so that a kill cannot part the two.
@@ -388,12 +394,17 @@ def _count(
     duplicates, twins = of(t.INVALID_DUPLICATE), 0
     if compared.rows is not None and duplicates:
         twins = _unchanged_twins(connection, tables)
+    # Records that were found for rows are what an adoption may change, as acknowledged ones are for other runs.
+    adopted, adopting = of(t.ADOPTED), of(t.SEND, t.ADOPT)
+    acknowledged += adopted + adopting
     unchanged = of(t.UNCHANGED)
     if compared.rows is not None:
         unchanged = compared.rows - compared.differing - twins
     counts = Counts(
         model=compared.differing if compared.rows is None else compared.rows,
         planned=of(t.SEND),
+        adopted=adopted,
+        adopted_as_is=adopted,
         unchanged=unchanged,
         rejected=of(t.REFUSED),
         rejected_again=again,
@@ -416,7 +427,8 @@ def _count(
             sa.not_(sa.exists().where(tables.plan.c.match_key == ledger.c.match_key)),
         )
     ).scalar_one()
-    return counts, PlannedChange(acknowledged + waiting, of(t.SEND, t.UPDATE), of(t.REMOVAL) + waiting)
+    updates, removals = of(t.SEND, t.UPDATE) + adopting, of(t.REMOVAL) + waiting
+    return counts, PlannedChange(acknowledged + waiting, updates, removals, adopted + adopting)
 
 
 def _unchanged_twins(connection: sa.Connection, tables: StateTables) -> int:

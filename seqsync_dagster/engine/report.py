@@ -21,7 +21,9 @@ class Counts:
     created: int = 0
     """Records the destination says it created for us."""
     adopted: int = 0
-    """Records that were there already when we first wrote them."""
+    """Records that were there already when they became ours."""
+    adopted_as_is: int = 0
+    """Of these, records that held their rows' values: nothing was written."""
     updated: int = 0
     """Acknowledged records whose values we changed."""
     removed: int = 0
@@ -64,7 +66,7 @@ class Counts:
     @property
     def sent(self) -> int:
         """Rows the destination gave its word on in this run."""
-        return self.created + self.adopted + self.updated + self.rejected - self.refused
+        return self.created + self.adopted - self.adopted_as_is + self.updated + self.rejected - self.refused
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ class PlannedRow:
 
     key: str
     operation: str
-    """``create`` or ``update``."""
+    """``create``, ``update``, or ``adopt``: an update of a record that was there before us."""
     dest_id: str
     url: str
     changes: tuple[FieldChange, ...]

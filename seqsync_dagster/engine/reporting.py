@@ -29,7 +29,7 @@ def counted(planned: Counts, outcomes: Mapping[str, int]) -> Counts:
     return replace(
         planned,
         created=outcomes.get("created", 0),
-        adopted=outcomes.get("adopted", 0),
+        adopted=planned.adopted_as_is + outcomes.get("adopted", 0),
         updated=outcomes.get("updated", 0),
         removed=outcomes.get("removed", 0),
         rejected=planned.rejected + outcomes.get("rejected", 0) + outcomes.get("rejected_again", 0),
@@ -52,13 +52,17 @@ def verdict(counts: Counts, max_rejected: Limit) -> Verdict:
 def _fresh(counts: Counts) -> tuple[int, int]:
     """Rows refused for the first time with these values, and the rows they are to be compared with."""
     fresh = counts.rejected - counts.rejected_again
-    return fresh, counts.created + counts.adopted + counts.updated + fresh
+    return fresh, _written(counts) + fresh
+
+
+def _written(counts: Counts) -> int:
+    return counts.created + counts.adopted - counts.adopted_as_is + counts.updated
 
 
 def _all_refused(counts: Counts) -> bool:
     """Whether rows went for the first time with these values, and every one was refused by the destination."""
     fresh = (counts.rejected - counts.refused) - (counts.rejected_again - counts.refused_again)
-    return fresh > 0 and not (counts.created or counts.adopted or counts.updated)
+    return fresh > 0 and not _written(counts)
 
 
 def summary(name: str, counts: Counts, found: Verdict, max_rejected: Limit) -> str:
@@ -67,7 +71,7 @@ def summary(name: str, counts: Counts, found: Verdict, max_rejected: Limit) -> s
         f"{n} {word}"
         for n, word in (
             (counts.created, "created"),
-            (counts.adopted, "adopted"),
+            (counts.adopted, f"adopted ({counts.adopted_as_is} as they were)" if counts.adopted_as_is else "adopted"),
             (counts.updated, "updated"),
             (counts.removals_due, "due for removal"),
             (counts.rejected, "rejected"),

@@ -12,7 +12,8 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from seqsync_dagster.destinations.protocol import DEST_ID, SEQ, Operation, Request
+from seqsync_dagster.destinations.protocol import DEST_ID, SEQ
+from seqsync_dagster.engine.apply import request_of
 from seqsync_dagster.engine.guard import check_guards
 from seqsync_dagster.engine.options import RunOptions
 from seqsync_dagster.engine.planning import Planned, plan
@@ -152,7 +153,7 @@ def _told(work: Work, room: Room, planned: Planned, review_id: str, parents: Seq
 
 
 def _preflight(work: Work, planned: Planned, groups: Sequence[Group]) -> list[str]:
-    writes: set[Write] = {"update" if g.operation == t.UPDATE else "create" for g in groups}
+    writes: set[Write] = {"create" if g.operation == t.CREATE else "update" for g in groups}
     return check_mapping(work.site.destination, replace(planned.mapped, writes=frozenset(writes))) if writes else []
 
 
@@ -178,10 +179,10 @@ def _calls(work: Work, groups: Sequence[Group], follow: int, removals: int) -> i
     sync, destination = work.sync, work.site.destination
 
     def calls(operation: str, number: int) -> int:
-        api: Operation = "delete" if operation == t.DELETE else "update" if operation == t.UPDATE else "upsert"
-        return destination.calls_for(Request(sync.object, api, sync.match, number)) if number else 0
+        return destination.calls_for(request_of(sync, operation, number)) if number else 0
 
-    return sum(calls(g.operation, g.rows) for g in groups) + calls(t.CREATE, follow) + calls(t.DELETE, removals)
+    going = sum(calls(g.operation, g.rows) for g in groups) + calls(t.CREATE, follow)
+    return going + calls(t.CLEAR if sync.removed == "clear" else t.DELETE, removals)
 
 
 def _guard(work: Work, planned: Planned) -> str | None:
@@ -201,7 +202,7 @@ def _guard(work: Work, planned: Planned) -> str | None:
 
 def _samples(work: Work, room: Room, tables: StateTables, groups: Sequence[Group]) -> Iterator[PlannedRow]:
     """The first rows of each operation, with what their records hold now."""
-    for operation in (t.UPDATE, t.CREATE):
+    for operation in (t.UPDATE, t.ADOPT, t.CREATE):
         group = next((g for g in groups if g.operation == operation), None)
         if group is None:
             continue
@@ -218,10 +219,10 @@ def _compared(work: Work, operation: str, page: pa.Table, keys: Sequence[str]) -
     sent = page.select(fields)
     after = destination.as_stored(sync.object, sent)
     ids = (
-        page[DEST_ID].combine_chunks().cast(pa.string()) if operation == t.UPDATE else pa.nulls(len(page), pa.string())
+        page[DEST_ID].combine_chunks().cast(pa.string()) if operation != t.CREATE else pa.nulls(len(page), pa.string())
     )
     before: dict[str, dict[str, str | None]] = {}
-    if operation == t.UPDATE:
+    if operation != t.CREATE:
         for table in destination.read_back(sync.object, fields, ids):
             before.update({r.pop(DEST_ID): r for r in table.to_pylist()})
     ignored = set(rows.ignored_nulls(sync))

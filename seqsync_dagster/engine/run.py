@@ -180,9 +180,13 @@ def _intent(name: str, planned: Planned) -> str:
     c = planned.counts
     why = f" ({planned.resync_reason})" if planned.resync_reason else ""
     return (
-        f"{name}: plan {planned.plan_id}: {c.planned} rows to send{why}, {c.removals_due} removals due, "
+        f"{name}: plan {planned.plan_id}: {c.planned} rows to send{why}, {_as_is(c)}{c.removals_due} removals due, "
         f"{c.held} held, {c.invalid} invalid, {c.unchanged} unchanged"
     )
+
+
+def _as_is(counts: Counts) -> str:
+    return f"{counts.adopted_as_is} records adopted as they are, " if counts.adopted_as_is else ""
 
 
 def _made(site: Site, before: CallCount) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ from seqsync_dagster.ledger.fingerprint import Model, fingerprint, key_text
 from seqsync_dagster.ledger.moments import as_meant
 from seqsync_dagster.ledger.tables import Shape, StateTables, ref_column, value_column
 from seqsync_dagster.sequence.spec import SyncSpec
-from seqsync_dagster.warehouse.open import Parts, Room
+from seqsync_dagster.warehouse.open import Parts, Room, pages
 
 #: Temporary tables of the watched records: numbered, and with the values they must hold.
 _EXPECTED = "seqsync_expected"
@@ -82,14 +82,20 @@ def write_expected(room: Room, model: Model, sync: SyncSpec, tables: StateTables
     return Expected(total, room.part(sa.select(*expected.c), "n", total))
 
 
-def numbers(part: sa.Select[Any]) -> sa.Select[int, int]:
-    """Selects the first and the last number of a part; null for one without records."""
-    n = part.subquery("part").c.n
-    return sa.select(sa.func.min(n), sa.func.max(n))
+def expected_pages(room: Room, expected: Expected, size: int) -> Iterator[tuple[sa.Select[Any], int, int]]:
+    """The part, first and last number of every page of at most `size` records."""
+    for part in expected.parts.selects:
+        n = part.subquery("part").c.n
+        ends: sa.Select[int, int] = sa.select(sa.func.min(n), sa.func.max(n))
+        first, last = room.connection.execute(ends).one()
+        for start, end in pages(first, last, size) if first is not None else ():
+            yield part, start, end
 
 
-def expected_page(part: sa.Select[Any], sync: SyncSpec, fields: Sequence[str], first: int, last: int) -> sa.Select[Any]:
-    """Selects the records `first`..`last`: n, match_key, dest_id, key, compared, then the values in `fields`' order.
+def expected_page(
+    part: sa.Select[Any], sync: SyncSpec, fields: Sequence[str], first: int, last: int, more: Sequence[str] = ()
+) -> sa.Select[Any]:
+    """Selects the records `first`..`last`: n, match_key, dest_id, key, compared, `more`, then the values of `fields`.
 
     Rows of the model that are the same to the letter stand for one record: it comes once for each, with one number.
     """
@@ -103,6 +109,7 @@ def expected_page(part: sa.Select[Any], sync: SyncSpec, fields: Sequence[str], f
         else:
             values.append(rows.c[value_column(field)])
     fixed = [rows.c[c] for c in ("n", "match_key", "dest_id", "key", "compared")]
+    fixed += [rows.c[c] for c in more]
     return sa.select(*fixed, *values).where(rows.c.n.between(first, last)).order_by(rows.c.n)
 
 

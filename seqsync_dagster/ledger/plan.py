@@ -73,7 +73,17 @@ def prepare_plan(room: Room, request: PlanRequest) -> Parts:
 
     Touches temporary tables only.
     """
+    judge_rows(room, request)
+    return place_rows(room, request)
+
+
+def judge_rows(room: Room, request: PlanRequest) -> None:
+    """The first half of `prepare_plan`: every difference with its verdict, in the table JUDGED."""
     _write_judged(room.connection, request)
+
+
+def place_rows(room: Room, request: PlanRequest) -> Parts:
+    """The second half of `prepare_plan`: the sending order of the rows of JUDGED that go."""
     write_levels(room.connection, request.sync)
     return _numbered(room, request)
 

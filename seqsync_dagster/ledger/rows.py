@@ -138,7 +138,8 @@ def problem_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec,
 def change_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec, limit: int) -> list[Mapping[str, Any]]:
     """The first rows that were acknowledged: key, operation, dest_id, and ``shown_<field>`` values, masked."""
     p, o = tables.plan, tables.outcome
-    operation = sa.case((p.c.operation == t.UPDATE, "updated"), (o.c.created.is_(False), "adopted"), else_="created")
+    adopted = sa.or_(p.c.operation == t.ADOPT, o.c.created.is_(False))
+    operation = sa.case((p.c.operation == t.UPDATE, "updated"), (adopted, "adopted"), else_="created")
     select = (
         sa.select(
             _key_shown(tables),
@@ -146,9 +147,9 @@ def change_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec, 
             sa.func.coalesce(o.c.dest_id, p.c.dest_id).label("dest_id"),
             *_shown(tables, sync),
         )
-        .select_from(p.join(o, o.c.seq == p.c.seq))
-        .where(o.c.code.is_(None))
-        .order_by(p.c.seq)
+        .select_from(p.outerjoin(o, o.c.seq == p.c.seq))
+        .where(sa.or_(sa.and_(o.c.seq.is_not(None), o.c.code.is_(None)), p.c.status == t.ADOPTED))
+        .order_by(p.c.seq.nulls_last(), p.c.match_key)
         .limit(limit)
     )
     return [dict(r) for r in connection.execute(select).mappings()]
@@ -191,7 +192,7 @@ def outcome_counts(connection: sa.Connection, tables: StateTables) -> dict[str, 
         (sa.and_(o.c.code.is_not(None), own.c.tried_fingerprint == p.c.fingerprint), "rejected_again"),
         (o.c.code.is_not(None), "rejected"),
         (p.c.operation == t.UPDATE, "updated"),
-        (o.c.created.is_(False), "adopted"),
+        (sa.or_(p.c.operation == t.ADOPT, o.c.created.is_(False)), "adopted"),
         else_="created",
     ).label("fate")
     rows = connection.execute(

@@ -108,8 +108,9 @@ def settle(connection: sa.Connection, tables: StateTables, s: Settlement) -> Non
 
 def _anything_sent(connection: sa.Connection, tables: StateTables) -> bool:
     p, o = tables.plan, tables.outcome
-    taken = p.join(o, o.c.seq == p.c.seq)
-    sent = sa.select(sa.func.count()).select_from(taken).where(p.c.operation.not_in(t.REMOVING), o.c.code.is_(None))
+    taken = p.outerjoin(o, o.c.seq == p.c.seq)
+    acknowledged = sa.and_(o.c.seq.is_not(None), p.c.operation.not_in(t.REMOVING), o.c.code.is_(None))
+    sent = sa.select(sa.func.count()).select_from(taken).where(sa.or_(acknowledged, p.c.status == t.ADOPTED))
     return connection.execute(sent).scalar_one() > 0
 
 
@@ -119,7 +120,8 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
     sent = o.c.seq.is_not(None)
     # Not of a row without a record: those of a plan may have no operation.
     removing = sa.and_(p.c.operation.is_not(None), p.c.operation.in_(t.REMOVING))
-    acknowledged = sa.and_(sent, o.c.code.is_(None), sa.not_(removing))
+    as_is = p.c.status == t.ADOPTED
+    acknowledged = sa.or_(sa.and_(sent, o.c.code.is_(None), sa.not_(removing)), as_is)
     cleared = sa.and_(sent, o.c.code.is_(None), p.c.operation == t.CLEAR)
     # A record that is gone already is as deleted, or as empty, as we wanted it.
     removed = sa.and_(sent, removing, sa.or_(o.c.code.is_(None), o.c.error_class == "gone"))
@@ -213,6 +215,7 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
     # An acknowledged record whose key is now shared keeps its row as it is.
     touched = sa.or_(
         sent,
+        as_is,
         refused,
         held,
         lost,
@@ -306,7 +309,7 @@ def _log(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
         (sa.and_(p.c.operation.in_(t.REMOVING), sa.or_(o.c.code.is_(None), o.c.error_class == "gone")), "removed"),
         (o.c.code.is_not(None), "rejected"),
         (p.c.operation == t.UPDATE, "updated"),
-        (o.c.created.is_(False), "adopted"),
+        (sa.or_(p.c.operation == t.ADOPT, o.c.created.is_(False)), "adopted"),
         else_="created",
     )
     values: dict[str, Any] = {
@@ -326,8 +329,8 @@ def _log(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
     connection.execute(
         sa.insert(log).from_select(
             list(values),
-            sa.select(*values.values()).select_from(
-                p.join(o, o.c.seq == p.c.seq).outerjoin(own, own.c.match_key == p.c.match_key)
-            ),
+            sa.select(*values.values())
+            .select_from(p.outerjoin(o, o.c.seq == p.c.seq).outerjoin(own, own.c.match_key == p.c.match_key))
+            .where(sa.or_(o.c.seq.is_not(None), p.c.status == t.ADOPTED)),
         )
     )

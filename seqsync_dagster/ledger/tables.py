@@ -56,11 +56,14 @@ INVALID_NULL = "invalid_null"
 INVALID_DUPLICATE = "invalid_duplicate"
 REMOVAL = "removal"
 FORGET = "forget"  # never acknowledged, and no longer in the model
+ADOPTED = "adopted"  # a record that holds the row's values already was found for it: there is nothing to send
 UNCHANGED = "unchanged"  # named by the operator, but as the destination acknowledged it
 
 #: Operation of a plan row.
 CREATE, UPDATE, DELETE = "create", "update", "delete"
 CLEAR = "clear"  # the record stays, its mapped fields are emptied
+#: An update, by its id, of a record that was found for a row and was never acknowledged before.
+ADOPT = "adopt"
 
 #: Operations on records whose rows left the model.
 REMOVING = (DELETE, CLEAR)

@@ -250,6 +250,13 @@ class SyncSpec(Strict):
         Literal["upsert", "update"],
         Field(description="`upsert` creates and updates; `update` never creates."),
     ] = "upsert"
+    first_run: Annotated[
+        Literal["upsert", "adopt"],
+        Field(
+            description="What the first run does, or one that rebuilds the ledger: `upsert` writes every row; `adopt` "
+            "reads the records that are there and writes only those that differ from their rows."
+        ),
+    ] = "upsert"
     removed: Annotated[
         Literal["keep", "delete", "clear"],
         Field(

@@ -181,6 +181,10 @@ class Connection:
             page = self._retried(step, lambda client, at=more: client.query_more(at, True))[0]  # type: ignore[misc]
             yield from page["records"]
 
+    def count(self, soql: str) -> int:
+        """How many records a ``SELECT COUNT()`` finds."""
+        return int(self._retried("query", lambda client: client.query(soql))[0]["totalSize"])
+
     def afford(self, calls: int) -> None:
         """Take `calls` out of `api_budget` before rows go. Raises `BudgetSpent` when there are not as many left."""
         if self._budget.must_ask:

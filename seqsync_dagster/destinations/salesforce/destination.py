@@ -28,6 +28,7 @@ from seqsync_dagster.destinations.salesforce.encoding import (
     numbers_as_text,
     to_table,
 )
+from seqsync_dagster.destinations.salesforce.matching import read_matching
 from seqsync_dagster.destinations.salesforce.query import find_records
 from seqsync_dagster.destinations.salesforce.read_back import read_records, stored_texts
 from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
@@ -82,6 +83,21 @@ class SalesforceDestination:
         distinct = values.unique()
         for start in range(0, len(distinct), _FIND_ROWS):
             yield from find_records(self._connection, object, field, distinct.slice(start, _FIND_ROWS).to_pylist())
+
+    def read_matching(
+        self,
+        object: str,
+        by: Sequence[str],
+        fields: Sequence[str],
+        values: Iterable[pa.Array],
+        rows: int,
+        *,
+        empty: str | None = None,
+    ) -> Iterator[pa.Table]:
+        """Records by the values of a field, by lists of values or all of them, whichever takes fewer calls."""
+        keys, held = ([self._field(object, f) for f in names] for names in (by, fields))
+        vacant = None if empty is None else self._field(object, empty)
+        return read_matching(self._connection, object, keys, held, values, rows, vacant)
 
     def read_back(self, object: str, fields: Sequence[str], ids: pa.Array) -> Iterator[pa.Table]:
         """What the records with these ids hold now, by paged SOQL."""

@@ -31,30 +31,31 @@ def find_records(connection: Connection, object: str, field: FieldInfo, values: 
     literals: dict[str, str] = {}
     for value in values:
         text = "" if value is None else str(value)
-        compared = _compared(text, field)
+        compared = comparable(text, field)
         if compared is None or text in asked.get(compared, ()):
             continue
         asked.setdefault(compared, []).append(text)
-        literals[compared] = _literal(text.strip(), field)
+        literals[compared] = literal(text.strip(), field)
     columns = "Id" if field.name == "Id" else f"Id, {field.name}"
     for chunk in chunks(literals.values()):
         soql = f"SELECT {columns} FROM {object} WHERE {field.name} IN ({','.join(chunk)})"
         pairs = [
             (text, str(record["Id"]))
             for record in connection.query(soql, f"looking up {object} by {field.name}")
-            for text in asked.get(_compared(_shown(record, field.name), field) or "", ())
+            for text in asked.get(comparable(shown(record, field.name), field) or "", ())
         ]
         if pairs:
             found, ids = zip(*pairs, strict=True)
             yield pa.table([pa.array(found, pa.string()), pa.array(ids, pa.string())], schema=_FOUND)
 
 
-def _shown(record: Mapping[str, Any], name: str) -> str:
+def shown(record: Mapping[str, Any], name: str) -> str:
+    """A record's value as text, empty when it has none."""
     value = record.get(name)
     return "" if value is None else str(value)
 
 
-def _compared(text: str, field: FieldInfo) -> str | None:
+def comparable(text: str, field: FieldInfo) -> str | None:
     """What two equal values have in common; None for a value that no record can have."""
     text = text.strip()
     if field.type in NUMBERS:
@@ -70,7 +71,8 @@ def _compared(text: str, field: FieldInfo) -> str | None:
     return (text if field.case_sensitive else text.casefold()) or None
 
 
-def _literal(text: str, field: FieldInfo) -> str:
+def literal(text: str, field: FieldInfo) -> str:
+    """A trimmed value as it stands in a query; `comparable` has said that a record can have it."""
     return format(Decimal(text), "f") if field.type in NUMBERS else soql_text(text)
 
 

@@ -39,20 +39,20 @@ def read_records(connection: Connection, object: str, fields: Sequence[FieldInfo
     finds more of ours than a list of ids could ask for; the rest is asked for by id,
     and so is what did not turn up: only a record missed twice is missing.
     """
-    readable = [f for f in fields if f.type not in _UNREADABLE]
-    select = f"SELECT {', '.join(['Id', *(f.name for f in readable if f.name != 'Id')])} FROM {object} WHERE"
+    read = readable(fields)
+    select = f"SELECT {', '.join(['Id', *(f.name for f in read if f.name != 'Id')])} FROM {object} WHERE"
     wanted, step = _Wanted(ids), f"reading {object} back"
     while wanted.left > IDS_PER_CALL:
         between = f"Id > {soql_text(wanted.after)} AND " if wanted.after else f"Id >= {soql_text(wanted.first)} AND "
         soql = f"{select} {between}Id <= {soql_text(wanted.last)} ORDER BY Id LIMIT {PAGE_RECORDS}"
         records = list(connection.query(soql, step))
-        table = wanted.take(records, readable)
+        table = wanted.take(records, read)
         if table.num_rows:
             yield table
         if len(records) < PAGE_RECORDS or table.num_rows <= IDS_PER_CALL or wanted.at_end:
             break
     for chunk in chunks(soql_text(i) for i in wanted.unseen()):
-        table = wanted.take(list(connection.query(f"{select} Id IN ({','.join(chunk)})", step)), readable)
+        table = wanted.take(list(connection.query(f"{select} Id IN ({','.join(chunk)})", step)), read)
         if table.num_rows:
             yield table
 
@@ -100,16 +100,24 @@ class _Wanted:
         number = number.filter(ours)
         self._seen[number.to_numpy(zero_copy_only=False)] = True
         columns = {DEST_ID: self._ids.take(number)}
-        for field in fields:
-            columns[field.name] = _stored(_read(records, field), field).combine_chunks().filter(ours)
+        for name, held in held_texts(records, fields).items():
+            columns[name] = held.filter(ours)
         return pa.table(columns)
+
+
+def readable(fields: Sequence[FieldInfo]) -> list[FieldInfo]:
+    """The fields whose values can be compared with what was sent."""
+    return [f for f in fields if f.type not in _UNREADABLE]
+
+
+def held_texts(records: Sequence[Mapping[str, Any]], fields: Sequence[FieldInfo]) -> dict[str, pa.Array]:
+    """What records hold in readable fields, as `stored_texts` writes it."""
+    return {f.name: _stored(_read(records, f), f).combine_chunks() for f in fields}
 
 
 def stored_texts(fields: Sequence[FieldInfo], sent: pa.Table) -> pa.Table:
     """Each value as one text that is the same for all forms in which Salesforce may take, keep and give it."""
-    return pa.table(
-        {f.name: _stored(text_values(sent.column(f.name), f.name), f) for f in fields if f.type not in _UNREADABLE}
-    )
+    return pa.table({f.name: _stored(text_values(sent.column(f.name), f.name), f) for f in readable(fields)})
 
 
 def _short(ids: pa.Array) -> pa.Array:

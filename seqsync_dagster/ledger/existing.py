@@ -1,0 +1,224 @@
+"""Rows that would be created, and the records that are there for them already.
+
+The rows stand in JUDGED, judged but not yet numbered; records come from the destination, page by page. What is
+found makes another plan of a row: nothing to send, or an update by the record's id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from seqsync_dagster.ledger import registry
+from seqsync_dagster.ledger import tables as t
+from seqsync_dagster.ledger.delta import temporary
+from seqsync_dagster.ledger.drift import Expected
+from seqsync_dagster.ledger.fingerprint import canonical, trimmed
+from seqsync_dagster.ledger.plan import JUDGED
+from seqsync_dagster.ledger.tables import Shape, StateTables, parent_column, ref_column, value_column
+from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.warehouse.open import Room
+
+#: Temporary table of the rows that look for their record: numbered, with what they are found by.
+_SEEKERS = "seqsync_seekers"
+#: Temporary table of records as the destination gave them.
+_RECORDS = "seqsync_records_found"
+#: Temporary table of rows with the one record that is theirs, numbered.
+_MATCHED = "seqsync_matched"
+#: Temporary table of these with the values to send and the values held.
+_PAIRS = "seqsync_pairs"
+#: Temporary table of the rows whose record differs.
+_DIFFERING = "seqsync_differing"
+#: Temporary table: what becomes of a row in the plan instead.
+_VERDICTS = "seqsync_verdicts"
+
+
+def held_column(number: int) -> str:
+    """Column of what a record holds in the field of that number."""
+    return f"held_{number}"
+
+
+def by_column(number: int) -> str:
+    """Column of what a row or a record is found by."""
+    return f"by_{number}"
+
+
+def judged(sync: SyncSpec) -> sa.TableClause:
+    """The table of judged rows."""
+    shape = Shape.of(sync)
+    texts = ("status", "code", "message", "operation", "dest_id", "match_key", "match_text")
+    return sa.table(
+        JUDGED,
+        *[sa.column(c, sa.Text) for c in texts],
+        *[sa.column(value_column(f)) for f in shape.values],
+        *[sa.column(parent_column(f), sa.Text) for f in shape.parents],
+        *[sa.column(ref_column(f), sa.Text) for f in (*shape.parents, *shape.lookups)],
+    )
+
+
+def not_yet_acknowledged(rows: sa.TableClause, tables: StateTables) -> sa.ColumnElement[bool]:
+    """Rows that are about to be sent and whose key has no acknowledged record."""
+    ledger = tables.ledger
+    known = sa.exists().where(ledger.c.match_key == rows.c.match_key, ledger.c.dest_id.is_not(None))
+    return sa.and_(rows.c.status == t.SEND, sa.not_(known))
+
+
+def seekers(by: int = 1) -> sa.TableClause:
+    """The table that `write_seekers` makes."""
+    names = [sa.column(by_column(i), sa.Text) for i in range(by)]
+    return sa.table(
+        _SEEKERS, sa.column("n", sa.BigInteger), sa.column("match_key", sa.Text), sa.column("asked", sa.Text), *names
+    )
+
+
+def write_seekers(
+    connection: sa.Connection,
+    rows: sa.FromClause,
+    which: sa.ColumnElement[bool],
+    asked: sa.ColumnElement[str],
+    by: Sequence[sa.ColumnElement[str]],
+) -> int:
+    """Number the rows that look for a record; how many there are.
+
+    `asked`: what the destination is asked for. `by`: what must be equal, in canonical form; rows without one of
+    them look for nothing.
+    """
+    number = sa.func.row_number().over(order_by=[by[0], rows.c.match_key])
+    columns = [b.label(by_column(i)) for i, b in enumerate(by)]
+    there = [b.is_not(None) for b in by]
+    selected = sa.select(number.label("n"), rows.c.match_key, asked.label("asked"), *columns)
+    temporary(connection, _SEEKERS, selected.select_from(rows).where(which, *there))
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f'CREATE INDEX ON "{_SEEKERS}" (n)')
+    return connection.execute(sa.select(sa.func.count()).select_from(seekers())).scalar_one()
+
+
+def asked_page(first: int, last: int) -> sa.Select[str]:
+    """Selects what the rows `first`..`last` ask for."""
+    s = seekers()
+    return sa.select(s.c.asked).where(s.c.n.between(first, last)).distinct()
+
+
+def records(by: int = 1, held: int = 0) -> sa.TableClause:
+    """The table that `create_records` makes."""
+    names = ["dest_id", *[by_column(i) for i in range(by)], *[held_column(i) for i in range(held)]]
+    return sa.table(_RECORDS, *[sa.column(n, sa.Text) for n in names])
+
+
+def create_records(connection: sa.Connection, by: int, held: int) -> None:
+    """Make room for records that are found by `by` fields, with what they hold in `held` others."""
+    names = [c.name for c in records(by, held).c]
+    empty = sa.select(*[sa.cast(sa.null(), sa.Text).label(n) for n in names]).where(sa.false())
+    temporary(connection, _RECORDS, empty)
+
+
+def write_matched(connection: sa.Connection, case_sensitive: bool) -> int:
+    """Join rows and records by the match field; how many rows have exactly one record."""
+    s, r = seekers(), records()
+    key = canonical(trimmed(r.c.by_0), case_sensitive)
+    one = (
+        sa.select(s.c.match_key, sa.func.min(r.c.dest_id).label("dest_id"))
+        .select_from(s.join(r, key == s.c.by_0))
+        .group_by(s.c.match_key)
+        .having(sa.func.count(r.c.dest_id.distinct()) == 1)
+        .subquery("one")
+    )
+    number = sa.func.row_number().over(order_by=one.c.match_key)
+    temporary(connection, _MATCHED, sa.select(number.label("n"), one.c.match_key, one.c.dest_id))
+    return connection.execute(sa.select(sa.func.count()).select_from(_matched())).scalar_one()
+
+
+def _matched() -> sa.TableClause:
+    return sa.table(
+        _MATCHED, sa.column("n", sa.BigInteger), sa.column("match_key", sa.Text), sa.column("dest_id", sa.Text)
+    )
+
+
+def write_pairs(room: Room, sync: SyncSpec, fields: Sequence[str], total: int) -> Expected:
+    """Put what would be sent beside what the record holds, for `drift.expected_page`. Commits.
+
+    A parent of this same sync counts with the record that was found for it.
+    """
+    connection, shape = room.connection, Shape.of(sync)
+    m, j, r = _matched(), judged(sync), records(held=len(fields))
+    source = m.join(j, j.c.match_key == m.c.match_key).join(r, r.c.dest_id == m.c.dest_id)
+    values: list[sa.ColumnElement[Any]] = []
+    for number, field in enumerate(fields):
+        if field in shape.values:
+            values.append(j.c[value_column(field)])
+        elif field in shape.lookups:
+            values.append(j.c[ref_column(field)].label(value_column(field)))
+        elif field in shape.parents:
+            ref: sa.ColumnElement[Any] = j.c[ref_column(field)]
+            if shape.parents[field].parent == sync.name:
+                parent = m.alias(f"parent{number}")
+                source = source.outerjoin(parent, parent.c.match_key == j.c[parent_column(field)])
+                ref = sa.func.coalesce(ref, parent.c.dest_id)
+            values.append(ref.label(ref_column(field)))
+    held = [r.c[held_column(i)] for i in range(len(fields))]
+    selected = sa.select(
+        m.c.n,
+        m.c.match_key,
+        m.c.dest_id,
+        j.c.match_text.label("key"),
+        sa.true().label("compared"),
+        *values,
+        *held,
+    ).select_from(source)
+    temporary(connection, _PAIRS, selected)
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f'CREATE INDEX ON "{_PAIRS}" (n)')
+    connection.commit()
+    pairs = sa.table(_PAIRS, *[sa.column(c.name, c.type) for c in selected.selected_columns])
+    return Expected(total, room.part(sa.select(*pairs.c), "n", total))
+
+
+def differing() -> sa.TableClause:
+    """The table that `create_differing` makes."""
+    return sa.table(_DIFFERING, sa.column("match_key", sa.Text))
+
+
+def create_differing(connection: sa.Connection) -> None:
+    """Make room for the keys of rows whose record holds something else."""
+    temporary(connection, _DIFFERING, sa.select(sa.cast(sa.null(), sa.Text).label("match_key")).where(sa.false()))
+
+
+def adopt_matched(connection: sa.Connection, sync: SyncSpec) -> None:
+    """Rows whose record holds their values are adopted as it is; the others update it by its id."""
+    m, d = _matched(), differing()
+    differs = d.c.match_key.is_not(None)
+    verdicts = sa.select(
+        m.c.match_key,
+        m.c.dest_id,
+        sa.case((differs, t.SEND), else_=t.ADOPTED).label("status"),
+        sa.literal(t.ADOPT).label("operation"),
+        sa.cast(sa.null(), sa.Text).label("code"),
+        sa.cast(sa.null(), sa.Text).label("message"),
+    ).select_from(m.outerjoin(d, d.c.match_key == m.c.match_key))
+    _judge_again(connection, sync, verdicts)
+
+
+def _judge_again(connection: sa.Connection, sync: SyncSpec, verdicts: sa.Select[*tuple[Any, ...]]) -> None:
+    """Write JUDGED anew with these verdicts; rows below one of these records in a hierarchy have its id at once."""
+    temporary(connection, _VERDICTS, verdicts)
+    changed = ("dest_id", "status", "operation", "code", "message")
+    v = sa.table(_VERDICTS, *[sa.column(c, sa.Text) for c in ("match_key", *changed)])
+    names = registry.columns_of(connection, sa.table(JUDGED))
+    j = sa.table(JUDGED, *[sa.column(c) for c in names])
+    source: sa.FromClause = j.outerjoin(v, v.c.match_key == j.c.match_key)
+    found = v.c.match_key.is_not(None)
+    new: dict[str, sa.ColumnElement[Any]] = {c: j.c[c] for c in names}
+    new |= {c: sa.case((found, v.c[c]), else_=j.c[c]) for c in changed}
+    for n, (field, mapping) in enumerate(Shape.of(sync).parents.items()):
+        if mapping.parent == sync.name:
+            parent = v.alias(f"parent{n}")
+            source = source.outerjoin(parent, parent.c.match_key == j.c[parent_column(field)])
+            ref, blocked = ref_column(field), t.blocked_column(field)
+            new[ref] = sa.func.coalesce(j.c[ref], parent.c.dest_id)
+            new[blocked] = sa.case((parent.c.dest_id.is_(None), j.c[blocked]), else_=sa.cast(sa.null(), sa.Text))
+    again = f"{JUDGED}_again"
+    temporary(connection, again, sa.select(*[c.label(name) for name, c in new.items()]).select_from(source))
+    connection.execute(sa.text(f'DROP TABLE "{JUDGED}"'))
+    connection.execute(sa.text(f'ALTER TABLE "{again}" RENAME TO "{JUDGED}"'))
