@@ -16,7 +16,7 @@ shows the asset as fresh, a failure makes step and run red. Which of them are em
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -44,6 +44,13 @@ class Step:
 
     key: dg.AssetKey
     open_site: Callable[[], AbstractContextManager[Site]]
+    in_turn: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered while a run's tags are changed: its steps may be processes of their own."""
+
+    def tag(self, context: Context, outcome: Outcome, **counts: int) -> None:
+        """Add this step's outcome and counts to those of the run."""
+        with self.in_turn():
+            tag_run(context, outcome, **counts)
 
     @property
     def label(self) -> str:
@@ -66,13 +73,13 @@ def run_sync_step(context: dg.AssetExecutionContext, options: RunOptionsResource
         message = _how_to_approve(tripped)
         if _wants_check(context, step, "guards"):
             yield checks.tripped(step.key, message, tripped.plan_id)
-        fail(context, message, tripped, {"seqsync/plan_id": tripped.plan_id})
+        fail(context, step, message, tripped, {"seqsync/plan_id": tripped.plan_id})
     except LeaseHeld as held:
         step_aside(context, held)
     except SeqsyncError as error:
-        fail(context, str(error), error)
+        fail(context, step, str(error), error)
     except Exception:
-        tag_run(context, "failed")
+        step.tag(context, "failed")
         raise
     yield from _settled(context, step, report)
 
@@ -93,13 +100,13 @@ def run_finish_step(context: dg.AssetExecutionContext, options: RunOptionsResour
     except LeaseHeld as held:
         step_aside(context, held)
     except SeqsyncError as error:
-        fail(context, str(error), error)
+        fail(context, step, str(error), error)
     except Exception:
-        tag_run(context, "failed")
+        step.tag(context, "failed")
         raise
     rejected = sum(report.rejected.values())
     failed = checks.nothing_removed(report)
-    tag_run(
+    step.tag(
         context,
         "failed" if failed else "partial" if rejected else "success",
         removed=sum(report.removed.values()),
@@ -143,7 +150,7 @@ def remembers(instance: dg.DagsterInstance, key: dg.AssetKey) -> bool:
 def _settled(context: dg.AssetExecutionContext, step: Step, report: SyncReport) -> Events:
     counts = report.counts
     outcome: Outcome = "failed" if report.verdict == "over_limit" else report.verdict
-    tag_run(
+    step.tag(
         context,
         outcome,
         rejected=counts.rejected,
@@ -172,7 +179,7 @@ def _in_progress(context: dg.AssetExecutionContext, step: Step, busy: Destinatio
     message = f"{step.label} is in progress: {busy} The next run takes it up where this one left it."
     context.log.warning(message)
     waiting = busy.rows_waiting if isinstance(busy, BudgetSpent) else 0
-    tag_run(context, "partial", in_progress=1, rows_waiting=waiting)
+    step.tag(context, "partial", in_progress=1, rows_waiting=waiting)
     shown = {"seqsync/in_progress": True, **({"seqsync/rows_waiting": waiting} if waiting else {})}
     yield dg.AssetObservation(step.key, description=message, metadata=shown)
     yield dg.MaterializeResult(asset_key=step.key, metadata={HIDE: True})
@@ -185,9 +192,11 @@ def _how_to_approve(tripped: GuardTripped) -> str:
     return f"{message} To send exactly this plan, start the run again with the config approve_plan: {tripped.plan_id}."
 
 
-def fail(context: Context, message: str, error: SeqsyncError, extra: dict[str, Any] | None = None) -> NoReturn:
+def fail(
+    context: Context, step: Step, message: str, error: SeqsyncError, extra: dict[str, Any] | None = None
+) -> NoReturn:
     """End the step as failed, with the error's own words and without its traceback."""
-    tag_run(context, "failed")
+    step.tag(context, "failed")
     raise dg.Failure(
         description=message,
         metadata={"seqsync/error": type(error).__name__, **(extra or {})},

@@ -37,6 +37,10 @@ _PAGE = 10_000
 """Rows that are converted at once, on their way in and out: it bounds memory."""
 
 
+# Any number, as long as every version of this package uses the same one.
+_TURN_LOCK = 0x5E95_0003
+
+
 @dataclass(frozen=True)
 class OpenSend:
     """Rows `first_seq` to `last_seq` of a run's plan, sent or about to be sent."""
@@ -106,6 +110,17 @@ class Journal:
     def calls_of(self, connection: str) -> CallLedger:
         """The count of API calls that all syncs of `connection` share."""
         return CallLedger(self._database, connection)
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Only one process at a time is inside: for something short that is read, changed and written elsewhere.
+
+        Nothing of the journal may be written meanwhile. Raises `JournalUnavailable`.
+        """
+        with self._database.write() as connection:
+            if not self._database.is_sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_TURN_LOCK)))
+            yield
 
     def begin(self, lease: Lease, run_id: str) -> None:
         """Register a run; it is open from now on.

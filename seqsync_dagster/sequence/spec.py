@@ -228,6 +228,10 @@ class SyncSpec(Strict):
         tuple[str, ...],
         Field(description="With `table` or `query`: asset keys (`a/b`) that must be built first."),
     ] = ()
+    after: Annotated[
+        tuple[str, ...],
+        Field(description="Syncs of this sequence that must run before this one, whatever its lookups point to."),
+    ] = ()
     description: Annotated[str | None, Field(description="Shown with the asset.")] = None
     key: Annotated[tuple[str, ...], Field(description="The model's primary key column(s).")]
     object: Annotated[str, Field(description="Destination object, by its API name.")]
@@ -255,7 +259,7 @@ class SyncSpec(Strict):
         Field(description="Check whether records were changed or deleted in the destination; `{}` for the defaults."),
     ] = None
 
-    _tuples = field_validator("key", "deps", "sensitive", "owners", mode="before")(_as_tuple)
+    _tuples = field_validator("key", "deps", "after", "sensitive", "owners", mode="before")(_as_tuple)
 
     @model_validator(mode="after")
     def _whole(self) -> SyncSpec:
@@ -370,6 +374,23 @@ class SequenceSpec(Strict):
     dbt: Annotated[str | None, Field(description="Folder in `defs/` of the dbt project that builds the models.")] = (
         "dbt"
     )
+    order: Annotated[
+        Literal["lookups", "listed"],
+        Field(
+            description="`lookups`: a sync waits for the syncs that its lookups and `after` name, and runs beside the "
+            "others. `listed`: it also waits for the one above it in the list."
+        ),
+    ] = "lookups"
+    executor: Annotated[
+        Literal["in_process", "multiprocess"] | None,
+        Field(
+            description="`in_process` runs one step after the other, `multiprocess` gives each step a process of its "
+            "own, which takes seconds to start. Default: by the shape of the sequence."
+        ),
+    ] = None
+    max_concurrent: Annotated[
+        int | None, Field(ge=1, description="Most steps at a time, with `executor: multiprocess`. Default: 4.")
+    ] = None
     errors: Errors = Errors()
     guards: Guards = Guards()
     syncs: Annotated[tuple[SyncSpec, ...], Field(description="The syncs, in any order.")]
@@ -380,6 +401,8 @@ class SequenceSpec(Strict):
     def _whole(self) -> SequenceSpec:
         if not self.syncs:
             raise ValueError("syncs is empty; a sequence has at least one sync.")
+        if self.max_concurrent is not None and self.executor != "multiprocess":
+            raise ValueError("max_concurrent is for executor: multiprocess; say so, or take it out.")
         check(self)
         return self
 

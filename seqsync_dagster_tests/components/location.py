@@ -86,6 +86,17 @@ class Location:
         with self._sandbox.build_all_defs() as defs:
             return dg.Definitions.merge(defs, dg.Definitions(executor=LOOSE_IN_PROCESS))
 
+    def module(self) -> tuple[str, Path]:
+        """The location as a module, for commands: its name, and the folder to start them in."""
+        package = next((self.root / "src").iterdir())
+        (package / "__init__.py").touch()
+        (package / "definitions.py").write_text(
+            "from pathlib import Path\nimport dagster as dg\n"
+            "@dg.definitions\ndef defs():\n"
+            "    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)\n"
+        )
+        return f"{package.name}.definitions", package.parent
+
     def component(self, folder: str) -> dg.Component:
         """The component in one folder."""
         with self._sandbox.build_component_tree() as tree:
