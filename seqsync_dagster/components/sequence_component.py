@@ -26,6 +26,7 @@ from seqsync_dagster.sequence.spec import ParentLookup, RecordLookup, SequenceSp
 
 if TYPE_CHECKING:
     from seqsync_dagster.engine.run import Site
+    from seqsync_dagster.journal.store import Journal
 
 Kind = TypeVar("Kind", bound=dg.Component)
 
@@ -169,20 +170,34 @@ class SyncSequence(dg.Component):
     def is_held(self, warehouse: Warehouse) -> bool:
         """Whether a living process holds the lease of one of the sequence's syncs."""
         from seqsync_dagster.journal.lease import Scope
+
+        with self.open_journal(warehouse) as journal:
+            return any(journal.holder(Scope(self.spec.name, s.name)) is not None for s in self.spec.syncs)
+
+    def _step(self, key: dg.AssetKey, warehouse: Warehouse, connection: Connection) -> Step:
+        return Step(
+            key,
+            open_site=lambda: self.open_site(warehouse, connection),
+            open_journal=lambda: self.open_journal(warehouse),
+            sequence=self.spec,
+            in_turn=lambda: self._in_turn(warehouse),
+        )
+
+    @contextmanager
+    def open_journal(self, warehouse: Warehouse) -> Iterator["Journal"]:
+        """The journal alone, for what can be known without warehouse and destination."""
         from seqsync_dagster.journal.store import Journal
 
         with Journal(warehouse.journal_url()) as journal:
-            return any(journal.holder(Scope(self.spec.name, s.name)) is not None for s in self.spec.syncs)
+            yield journal
 
     @contextmanager
     def _in_turn(self, warehouse: Warehouse) -> Iterator[None]:
-        from seqsync_dagster.journal.store import Journal
-
         with ExitStack() as opened:
             if executors.runs_in_processes(self.spec):
                 # Tags that are a little wrong are better than a run that fails for them.
                 with suppress(SeqsyncError):
-                    journal = opened.enter_context(Journal(warehouse.journal_url()))
+                    journal = opened.enter_context(self.open_journal(warehouse))
                     opened.enter_context(journal.in_turn())
             yield
 
@@ -190,7 +205,7 @@ class SyncSequence(dg.Component):
         self, sync: SyncSpec, inputs: Inputs, warehouse: Warehouse, connection: Connection
     ) -> dg.AssetsDefinition:
         spec = self.get_asset_spec(sync, inputs, connection.kind)
-        step = Step(spec.key, lambda: self.open_site(warehouse, connection), lambda: self._in_turn(warehouse))
+        step = self._step(spec.key, warehouse, connection)
 
         # A multi_asset of one asset: only as a subset are its checks optional, and they are when nothing was sent.
         @dg.multi_asset(
@@ -206,7 +221,7 @@ class SyncSequence(dg.Component):
 
     def _finish_asset(self, warehouse: Warehouse, connection: Connection) -> dg.AssetsDefinition:
         spec = self.get_finish_spec(connection.kind)
-        step = Step(spec.key, lambda: self.open_site(warehouse, connection), lambda: self._in_turn(warehouse))
+        step = self._step(spec.key, warehouse, connection)
 
         @dg.multi_asset(
             name=f"{self.spec.name}__{FINISH}",
@@ -223,7 +238,7 @@ class SyncSequence(dg.Component):
         self, sync: SyncSpec, inputs: Inputs, warehouse: Warehouse, connection: Connection
     ) -> dg.AssetChecksDefinition:
         key = self.key_of(sync.name)
-        step = Step(key, lambda: self.open_site(warehouse, connection), lambda: self._in_turn(warehouse))
+        step = self._step(key, warehouse, connection)
         heals = sync.drift is not None and sync.drift.heal
 
         # An operation of its own: the asset's can only tell what a run did, this one can be executed by itself.

@@ -28,6 +28,7 @@ from seqsync_dagster.journal import lease as leases
 from seqsync_dagster.journal import tables
 from seqsync_dagster.journal.calls import CallLedger
 from seqsync_dagster.journal.database import Database, database_now
+from seqsync_dagster.journal.failures import Failures
 from seqsync_dagster.journal.lease import Lease, Scope
 
 if TYPE_CHECKING:
@@ -110,6 +111,10 @@ class Journal:
     def calls_of(self, connection: str) -> CallLedger:
         """The count of API calls that all syncs of `connection` share."""
         return CallLedger(self._database, connection)
+
+    def failures_of(self, sequence: str) -> Failures:
+        """Which syncs of a sequence have failed, and since when."""
+        return Failures(self._database, sequence)
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:

@@ -140,8 +140,23 @@ class Guards(Strict):
 
 
 class Errors(Strict):
-    """When rejected rows make a sync fail, and when one is given up on."""
+    """When a sync fails, what then becomes of the syncs below it, and when a row is given up on."""
 
+    fatal: Annotated[
+        Literal["stop", "continue"],
+        Field(
+            description="When a run of the sync breaks off: `stop` makes the syncs below it wait until one of its runs "
+            "ends in order; with `continue` they go on. The run is a failure either way."
+        ),
+    ] = "stop"
+    rejected_rows: Annotated[
+        Literal["stop", "hold_children"],
+        Field(
+            description="When more rows than `max_rejected`, or all, are refused: `stop` makes the syncs below wait "
+            "until no more than that are; `hold_children` holds only the rows whose parent is missing. "
+            "The run is a failure either way."
+        ),
+    ] = "hold_children"
     max_rejected: Annotated[Limit, Field(description="Rejected rows, as a share of the rows sent in the run.")] = Limit(
         percent=5, min_rows=20
     )
@@ -411,8 +426,10 @@ class SequenceSpec(Strict):
         return next(s for s in self.syncs if s.name == name)
 
     def errors_of(self, sync: SyncSpec) -> Errors:
-        """The sync's own error limits, else the sequence's."""
-        return sync.errors or self.errors
+        """What the sync says of errors, and what the sequence says where the sync is silent."""
+        if sync.errors is None:
+            return self.errors
+        return self.errors.model_copy(update={n: getattr(sync.errors, n) for n in sync.errors.model_fields_set})
 
     def guards_of(self, sync: SyncSpec) -> Guards:
         """The sync's own guards, else the sequence's."""

@@ -107,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for wait in asked.seconds:
                     alone, many = (measure(shape, e, wait, org, asked.repeat) for e in ("in_process", "multiprocess"))
                     rows.append([shape, wait, alone, many, many / alone])
+                    print(*rows[-1], flush=True)
         finally:
             org.kill()
     print(table("Wall seconds of a job", ["shape", "s per sync", "in_process", "multiprocess", "ratio"], rows))

@@ -120,10 +120,21 @@ def run(
     job: str = "crm",
     config: Mapping[str, Any] | None = None,
     select: list[dg.AssetKey] | None = None,
+    again_from: str | None = None,
 ) -> dg.JobExecutionResult:
-    """One run of a job by its own executor: `execute_in_process` would use a strict one of its own."""
+    """One run of a job by its own executor: `execute_in_process` would use a strict one of its own.
+
+    `again_from`: id of a run to re-execute from its failure, as the web UI does.
+    """
     # Dagster finds a job again by importing it.
     name = f"repository_{next(_numbers)}"
     setattr(sys.modules[__name__], name, defs.get_repository_def())
     again = ReconstructableRepository.for_module(__name__, name).get_reconstructable_job(job)
-    return dg.execute_job(again, instance=instance, run_config=config, asset_selection=select, raise_on_error=False)
+    return dg.execute_job(
+        again,
+        instance=instance,
+        run_config=config,
+        asset_selection=select,
+        reexecution_options=dg.ReexecutionOptions.from_failure(again_from, instance) if again_from else None,
+        raise_on_error=False,
+    )
