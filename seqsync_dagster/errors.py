@@ -13,6 +13,7 @@
      |   +- PlanOutdated        a plan that was read is not there, or does not fit any more; nothing was sent
      |   +- JournalUnavailable  the journal does not answer, or stays locked
      +- GuardTripped            the plan breaks a guard; nothing was sent
+     +- SequenceStopped         a sync above has failed and is not mended; nothing was sent
      +- GateClosed              a dbt test of the model failed; nothing was sent
      +- DestinationError        the destination refused or did not answer
          +- DestinationUnreachable   transient: worth another run as it is
@@ -84,6 +85,14 @@ class GuardTripped(SeqsyncError):
     def __init__(self, message: str, plan_id: str) -> None:
         super().__init__(message)
         self.plan_id = plan_id
+
+
+class SequenceStopped(SeqsyncError):
+    """Syncs above, in `stopped`, have failed and are not mended. Nothing was sent."""
+
+    def __init__(self, message: str, stopped: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.stopped = stopped
 
 
 class GateClosed(SeqsyncError):

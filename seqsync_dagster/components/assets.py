@@ -6,17 +6,22 @@ shows the asset as fresh, a failure makes step and run red. Which of them are em
     a run that ends                  | output | materialised | red  | tag seqsync/outcome
     in order                         | yes    | yes          | no   | success
     with rejected, held, invalid rows| yes    | yes          | no   | partial
-    with too many rejected rows      | yes    | yes          | yes  | failed
+    with too many rejected rows      |        |              |      |
+      rejected_rows: hold_children   | yes    | yes          | yes  | failed
+      rejected_rows: stop            | no     | yes          | yes  | failed
     while the destination still works| yes    | no           | no   | partial
     with the API budget spent        | yes    | no           | no   | partial
-    with nothing sent (error)        | no     | no           | yes  | failed
+    with nothing sent (error)        |        |              |      |
+      fatal: stop                    | no     | no           | yes  | failed
+      fatal: continue                | yes    | no           | yes  | failed
+    because a sync above is stopped  | no     | no           | yes  | failed
     because another run is at it     | no     | no           | cancelled
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,15 +29,26 @@ import dagster as dg
 
 from seqsync_dagster.components import checks, metadata
 from seqsync_dagster.components.gate import check_gate
-from seqsync_dagster.components.outcome import Outcome, tag_run
+from seqsync_dagster.components.outcome import STOPPED, Outcome, tag_run
 from seqsync_dagster.components.private import HIDE
-from seqsync_dagster.errors import BudgetSpent, DestinationStillBusy, GuardTripped, LeaseHeld, SeqsyncError
+from seqsync_dagster.errors import (
+    BudgetSpent,
+    DestinationStillBusy,
+    GuardTripped,
+    LeaseHeld,
+    LeaseLost,
+    SeqsyncError,
+    SequenceStopped,
+)
 
 if TYPE_CHECKING:
     from seqsync_dagster.components.inputs import Inputs
     from seqsync_dagster.components.options import RunOptionsResource
     from seqsync_dagster.engine.report import FinishReport, SyncReport
     from seqsync_dagster.engine.run import Site
+    from seqsync_dagster.engine.standing import Standing
+    from seqsync_dagster.journal.store import Journal
+    from seqsync_dagster.sequence.spec import SequenceSpec
 
 Events = Iterator[Any]
 Context = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
@@ -44,6 +60,20 @@ class Step:
 
     key: dg.AssetKey
     open_site: Callable[[], AbstractContextManager[Site]]
+    open_journal: Callable[[], AbstractContextManager[Journal]]
+    sequence: SequenceSpec
+    in_turn: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered while a run's tags are changed: its steps may be processes of their own."""
+
+    def tag(self, context: Context, outcome: Outcome, **counts: int) -> None:
+        """Add this step's outcome and counts to those of the run."""
+        with self.in_turn():
+            tag_run(context, outcome, **counts)
+
+    @property
+    def name(self) -> str:
+        """Of the sync, or ``finish``."""
+        return self.key.path[-1]
 
     @property
     def label(self) -> str:
@@ -55,26 +85,27 @@ def run_sync_step(context: dg.AssetExecutionContext, options: RunOptionsResource
     """Run one sync, and tell Dagster what became of its rows."""
     _refuse_checks_alone(context, step)
     try:
+        _may_run(context, step)
         # Before anything is opened: a closed gate costs no connection.
         if inputs.model is not None:
             check_gate(context.instance, step.label, inputs.source.label, inputs.tests)
-        report = _run_sync(context, options, step, inputs)
+        report, standing = _run_sync(context, options, step, inputs)
     except (DestinationStillBusy, BudgetSpent) as busy:
         yield from _in_progress(context, step, busy)
         return
-    except GuardTripped as tripped:
-        message = _how_to_approve(tripped)
-        if _wants_check(context, step, "guards"):
-            yield checks.tripped(step.key, message, tripped.plan_id)
-        fail(context, message, tripped, {"seqsync/plan_id": tripped.plan_id})
     except LeaseHeld as held:
         step_aside(context, held)
+    except SequenceStopped as stopped:
+        yield from _only_wanted(context, step, checks.complete(step.key, str(stopped)))
+        fail(context, step, str(stopped), stopped)
     except SeqsyncError as error:
-        fail(context, str(error), error)
-    except Exception:
-        tag_run(context, "failed")
+        yield from _broken_off(context, step, error)
+    except Exception as defect:
+        step.tag(context, "failed")
+        yield from _stand(context, step, f"{type(defect).__name__}: a defect, see the run's log.")
         raise
-    yield from _settled(context, step, report)
+    else:
+        yield from _settled(context, step, report, standing)
 
 
 def run_finish_step(context: dg.AssetExecutionContext, options: RunOptionsResource, step: Step) -> Events:
@@ -83,6 +114,7 @@ def run_finish_step(context: dg.AssetExecutionContext, options: RunOptionsResour
     from seqsync_dagster.engine.finish import run_finish
 
     try:
+        _may_run(context, step)
         with step.open_site() as site:
             report: FinishReport = run_finish(
                 site, options.read(), run_id=context.run_id, holder=holder(context), log=context.log.info
@@ -93,13 +125,13 @@ def run_finish_step(context: dg.AssetExecutionContext, options: RunOptionsResour
     except LeaseHeld as held:
         step_aside(context, held)
     except SeqsyncError as error:
-        fail(context, str(error), error)
+        fail(context, step, str(error), error)
     except Exception:
-        tag_run(context, "failed")
+        step.tag(context, "failed")
         raise
     rejected = sum(report.rejected.values())
     failed = checks.nothing_removed(report)
-    tag_run(
+    step.tag(
         context,
         "failed" if failed else "partial" if rejected else "success",
         removed=sum(report.removed.values()),
@@ -115,13 +147,23 @@ def run_finish_step(context: dg.AssetExecutionContext, options: RunOptionsResour
         raise dg.Failure(description=report.summary, allow_retries=False)
 
 
-def _run_sync(context: dg.AssetExecutionContext, options: RunOptionsResource, step: Step, inputs: Inputs) -> SyncReport:
+def _may_run(context: dg.AssetExecutionContext, step: Step) -> None:
+    from seqsync_dagster.engine.standing import check_may_run
+
+    with step.open_journal() as journal:
+        check_may_run(step.sequence, journal, step.name)
+
+
+def _run_sync(
+    context: dg.AssetExecutionContext, options: RunOptionsResource, step: Step, inputs: Inputs
+) -> tuple[SyncReport, Standing]:
     from seqsync_dagster.engine.run import run_sync
+    from seqsync_dagster.engine.standing import after_run
 
     with step.open_site() as site:
-        return run_sync(
+        report = run_sync(
             site,
-            step.key.path[-1],
+            step.name,
             inputs.source,
             options.read(),
             run_id=context.run_id,
@@ -129,6 +171,7 @@ def _run_sync(context: dg.AssetExecutionContext, options: RunOptionsResource, st
             remembered=remembers(context.instance, step.key),
             log=context.log.info,
         )
+        return report, after_run(site, report, holder(context))
 
 
 def remembers(instance: dg.DagsterInstance, key: dg.AssetKey) -> bool:
@@ -140,10 +183,11 @@ def remembers(instance: dg.DagsterInstance, key: dg.AssetKey) -> bool:
     )
 
 
-def _settled(context: dg.AssetExecutionContext, step: Step, report: SyncReport) -> Events:
+def _settled(context: dg.AssetExecutionContext, step: Step, report: SyncReport, standing: Standing) -> Events:
     counts = report.counts
-    outcome: Outcome = "failed" if report.verdict == "over_limit" else report.verdict
-    tag_run(
+    over = report.verdict == "over_limit"
+    outcome: Outcome = "failed" if standing.stops or report.verdict == "over_limit" else report.verdict
+    step.tag(
         context,
         outcome,
         rejected=counts.rejected,
@@ -152,27 +196,91 @@ def _settled(context: dg.AssetExecutionContext, step: Step, report: SyncReport) 
         invalid=counts.invalid,
     )
     context.log.info(report.summary)
-    yield dg.MaterializeResult(
-        asset_key=step.key,
-        metadata=metadata.of_run(report),
-        check_results=[
-            result for result in checks.of_run(step.key, report) if _wants_check(context, step, str(result.check_name))
-        ],
-    )
-    if report.verdict == "over_limit":
+    found = [*checks.of_run(step.key, report), checks.complete(step.key, standing.text if standing.stops else "")]
+    results = [result for result in found if _wants_check(context, step, str(result.check_name))]
+    shown = dict(metadata.of_run(report))
+    if standing.stops:
+        shown["seqsync/stopped"] = standing.text
+        context.instance.add_run_tags(context.run_id, {STOPPED: step.name})
+        # Not as an output, on which the syncs below would start.
+        yield dg.AssetMaterialization(step.key, metadata=shown)
+        yield from results
+        _tell_below(context, step, standing)
+    else:
+        yield dg.MaterializeResult(asset_key=step.key, metadata=shown, check_results=results)
+        if standing.mended:
+            _tell_below(context, step, standing)
+    if over or standing.stops:
         # After the output: the rows are settled, and the children hold those whose parent is missing.
         raise dg.Failure(
-            description=report.summary,
+            description=standing.text or report.summary,
             metadata={"seqsync/plan_id": report.plan_id, "seqsync/rejected": counts.rejected},
             allow_retries=False,
         )
+
+
+def _broken_off(context: dg.AssetExecutionContext, step: Step, error: SeqsyncError) -> Events:
+    """A run that came to no end: red, and what becomes of the syncs below is the sequence's to say."""
+    message, extra = str(error), {}
+    if isinstance(error, GuardTripped):
+        message, extra = _how_to_approve(error), {"seqsync/plan_id": error.plan_id}
+        yield from _only_wanted(context, step, checks.tripped(step.key, message, error.plan_id))
+    # Another run has taken over, and how the sync stands is that one's to say.
+    if not isinstance(error, LeaseLost):
+        message = yield from _stand(context, step, message)
+    fail(context, step, message, error, extra)
+
+
+def _stand(context: dg.AssetExecutionContext, step: Step, error: str) -> Generator[Any, None, str]:
+    """Keep the failure and show it; the children go if they may. Returns the failure's text, with who waits."""
+    from seqsync_dagster.engine.standing import Standing, after_error
+
+    try:
+        with step.open_journal() as journal:
+            standing = after_error(step.sequence, journal, step.name, error, holder(context))
+    except SeqsyncError as unknown:
+        context.log.warning(f"How {step.label} stands could not be kept for the next run: {unknown}")
+        spec = step.sequence.sync(step.name)
+        standing = Standing(step.sequence.errors_of(spec).fatal == "stop", error)
+    yield from _only_wanted(context, step, checks.complete(step.key, standing.text))
+    if standing.stops:
+        context.instance.add_run_tags(context.run_id, {STOPPED: step.name})
+        _tell_below(context, step, standing)
+    else:
+        yield dg.MaterializeResult(asset_key=step.key, metadata={HIDE: True})
+    return standing.text
+
+
+def _tell_below(context: dg.AssetExecutionContext, step: Step, standing: Standing) -> None:
+    """Show on the syncs below that they wait, or that they need not any more: they do not run to say so themselves."""
+    from seqsync_dagster.sequence.graph import descendants
+
+    for name in descendants(step.sequence, step.name):
+        key = dg.AssetKey([step.sequence.name, name])
+        text = f"{key.to_user_string()} waits for {step.name}. {standing.text}" if standing.stops else ""
+        told = checks.complete(key, text, passed_text=f"{step.name} is mended; the next run goes on from here.")
+        context.instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=key,
+                check_name=checks.COMPLETE,
+                passed=told.passed,
+                severity=told.severity,
+                description=told.description,
+                metadata={},
+            )
+        )
+
+
+def _only_wanted(context: dg.AssetExecutionContext, step: Step, result: dg.AssetCheckResult) -> Events:
+    if _wants_check(context, step, str(result.check_name)):
+        yield result
 
 
 def _in_progress(context: dg.AssetExecutionContext, step: Step, busy: DestinationStillBusy | BudgetSpent) -> Events:
     message = f"{step.label} is in progress: {busy} The next run takes it up where this one left it."
     context.log.warning(message)
     waiting = busy.rows_waiting if isinstance(busy, BudgetSpent) else 0
-    tag_run(context, "partial", in_progress=1, rows_waiting=waiting)
+    step.tag(context, "partial", in_progress=1, rows_waiting=waiting)
     shown = {"seqsync/in_progress": True, **({"seqsync/rows_waiting": waiting} if waiting else {})}
     yield dg.AssetObservation(step.key, description=message, metadata=shown)
     yield dg.MaterializeResult(asset_key=step.key, metadata={HIDE: True})
@@ -185,9 +293,13 @@ def _how_to_approve(tripped: GuardTripped) -> str:
     return f"{message} To send exactly this plan, start the run again with the config approve_plan: {tripped.plan_id}."
 
 
-def fail(context: Context, message: str, error: SeqsyncError, extra: dict[str, Any] | None = None) -> NoReturn:
+def fail(
+    context: Context, step: Step, message: str, error: SeqsyncError, extra: dict[str, Any] | None = None
+) -> NoReturn:
     """End the step as failed, with the error's own words and without its traceback."""
-    tag_run(context, "failed")
+    step.tag(context, "failed")
+    if isinstance(error, SequenceStopped):
+        context.instance.add_run_tags(context.run.run_id, {STOPPED: ", ".join(error.stopped)})
     raise dg.Failure(
         description=message,
         metadata={"seqsync/error": type(error).__name__, **(extra or {})},

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from seqsync_dagster.engine.report import DriftReport, FinishReport, SyncReport
 
 DRIFT = "drift"
+COMPLETE = "complete"
 
 _DESCRIPTIONS = {
     "rejected": "No row was refused by the destination. A warning while the share of rejected rows is within "
@@ -20,6 +21,8 @@ _DESCRIPTIONS = {
     "held": "No row waits for its parent, or for a record it looks up. Held rows are sent by themselves "
     "as soon as what they wait for is there.",
     "invalid": "No row has a null key, or shares its key with another row. Such rows are never sent.",
+    COMPLETE: "The sync's last run came to its end and keeps no other sync waiting. An error says why not, since when, "
+    "and who waits.",
     "guards": "The plan was within its guards. An error means that nothing was sent.",
 }
 
@@ -115,6 +118,17 @@ def of_run(key: dg.AssetKey, report: SyncReport) -> Iterator[dg.AssetCheckResult
         check_name="guards",
         passed=True,
         metadata={"seqsync/plan_id": report.plan_id, "planned": counts.planned, "removals_due": counts.removals_due},
+    )
+
+
+def complete(key: dg.AssetKey, failure: str, *, passed_text: str | None = None) -> dg.AssetCheckResult:
+    """Whether the sync's last run came to its end; `failure` says what is wrong, empty when nothing is."""
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=COMPLETE,
+        passed=not failure,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=failure or passed_text,
     )
 
 

@@ -14,7 +14,6 @@ import dagster as dg
 
 from seqsync_dagster.components import checks
 from seqsync_dagster.components.assets import Step, fail, holder, remembers, step_aside
-from seqsync_dagster.components.outcome import tag_run
 from seqsync_dagster.errors import LeaseHeld, SeqsyncError
 
 if TYPE_CHECKING:
@@ -39,10 +38,10 @@ def run_drift_step(context: dg.AssetCheckExecutionContext, step: Step, inputs: I
     except LeaseHeld as held:
         step_aside(context, held)
     except SeqsyncError as error:
-        fail(context, str(error), error)
+        fail(context, step, str(error), error)
     except Exception:
-        tag_run(context, "failed")
+        step.tag(context, "failed")
         raise
-    tag_run(context, "partial" if report.drifted else "success", changed=report.changed, deleted=report.deleted)
+    step.tag(context, "partial" if report.drifted else "success", changed=report.changed, deleted=report.deleted)
     context.log.info(report.summary)
     return checks.of_drift(step.key, report)

@@ -10,6 +10,8 @@ Outcome = Literal["success", "partial", "failed"]
 _WORSE: tuple[Outcome, ...] = ("success", "partial", "failed")
 
 OUTCOME = "seqsync/outcome"
+#: The sync that keeps those below it waiting.
+STOPPED = "seqsync/stopped"
 #: Tag of every run of a sequence's job: the sequence's name.
 SEQUENCE = "seqsync/sequence"
 

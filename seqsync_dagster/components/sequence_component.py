@@ -3,7 +3,7 @@
 # No postponed annotations here: Dagster reads those of the asset functions.
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -21,11 +21,13 @@ from seqsync_dagster.components.plan_job import Planning, build_plan_job
 from seqsync_dagster.components.triggers import build_schedules, build_sensors
 from seqsync_dagster.components.warehouse_component import Warehouse
 from seqsync_dagster.components.yaml_source import Location, YamlSource, as_written, unknown_name
-from seqsync_dagster.sequence.graph import order
+from seqsync_dagster.errors import SeqsyncError
+from seqsync_dagster.sequence.graph import order, waits_for
 from seqsync_dagster.sequence.spec import ParentLookup, RecordLookup, SequenceSpec, SyncSpec
 
 if TYPE_CHECKING:
     from seqsync_dagster.engine.run import Site
+    from seqsync_dagster.journal.store import Journal
 
 Kind = TypeVar("Kind", bound=dg.Component)
 
@@ -133,10 +135,9 @@ class SyncSequence(dg.Component):
 
     def get_asset_spec(self, sync: SyncSpec, inputs: Inputs, kind: str) -> dg.AssetSpec:
         """The asset of one sync. Override to change how it is shown; the key must stay."""
-        parents = [p for p in sync.parents() if p != sync.name]
         return dg.AssetSpec(
             self.key_of(sync.name),
-            deps=[*inputs.deps, *(self.key_of(parent) for parent in parents)],
+            deps=[*inputs.deps, *(self.key_of(other) for other in waits_for(self.spec, sync.name))],
             group_name=self.spec.name,
             description=describe(sync),
             owners=[*(sync.owners or self.spec.owners)],
@@ -180,16 +181,42 @@ class SyncSequence(dg.Component):
     def is_held(self, warehouse: Warehouse) -> bool:
         """Whether a living process holds the lease of one of the sequence's syncs."""
         from seqsync_dagster.journal.lease import Scope
+
+        with self.open_journal(warehouse) as journal:
+            return any(journal.holder(Scope(self.spec.name, s.name)) is not None for s in self.spec.syncs)
+
+    def _step(self, key: dg.AssetKey, warehouse: Warehouse, connection: Connection) -> Step:
+        return Step(
+            key,
+            open_site=lambda: self.open_site(warehouse, connection),
+            open_journal=lambda: self.open_journal(warehouse),
+            sequence=self.spec,
+            in_turn=lambda: self._in_turn(warehouse),
+        )
+
+    @contextmanager
+    def open_journal(self, warehouse: Warehouse) -> Iterator["Journal"]:
+        """The journal alone, for what can be known without warehouse and destination."""
         from seqsync_dagster.journal.store import Journal
 
         with Journal(warehouse.journal_url()) as journal:
-            return any(journal.holder(Scope(self.spec.name, s.name)) is not None for s in self.spec.syncs)
+            yield journal
+
+    @contextmanager
+    def _in_turn(self, warehouse: Warehouse) -> Iterator[None]:
+        with ExitStack() as opened:
+            if executors.runs_in_processes(self.spec):
+                # Tags that are a little wrong are better than a run that fails for them.
+                with suppress(SeqsyncError):
+                    journal = opened.enter_context(self.open_journal(warehouse))
+                    opened.enter_context(journal.in_turn())
+            yield
 
     def _sync_asset(
         self, sync: SyncSpec, inputs: Inputs, warehouse: Warehouse, connection: Connection
     ) -> dg.AssetsDefinition:
         spec = self.get_asset_spec(sync, inputs, connection.kind)
-        step = Step(spec.key, lambda: self.open_site(warehouse, connection))
+        step = self._step(spec.key, warehouse, connection)
 
         # A multi_asset of one asset: only as a subset are its checks optional, and they are when nothing was sent.
         @dg.multi_asset(
@@ -205,7 +232,7 @@ class SyncSequence(dg.Component):
 
     def _finish_asset(self, warehouse: Warehouse, connection: Connection) -> dg.AssetsDefinition:
         spec = self.get_finish_spec(connection.kind)
-        step = Step(spec.key, lambda: self.open_site(warehouse, connection))
+        step = self._step(spec.key, warehouse, connection)
 
         @dg.multi_asset(
             name=f"{self.spec.name}__{FINISH}",
@@ -222,7 +249,7 @@ class SyncSequence(dg.Component):
         self, sync: SyncSpec, inputs: Inputs, warehouse: Warehouse, connection: Connection
     ) -> dg.AssetChecksDefinition:
         key = self.key_of(sync.name)
-        step = Step(key, lambda: self.open_site(warehouse, connection))
+        step = self._step(key, warehouse, connection)
         heals = sync.drift is not None and sync.drift.heal
 
         # An operation of its own: the asset's can only tell what a run did, this one can be executed by itself.
@@ -268,7 +295,7 @@ class SyncSequence(dg.Component):
             config=options.at_the_top,
             description=self.spec.description
             or f"Builds the models and sends them: {', '.join(order(self.spec))}, then {FINISH}.",
-            executor_def=executors.LOOSE_IN_PROCESS,
+            executor_def=executors.executor_of(self.spec),
             tags={SEQUENCE: self.spec.name},
             owners=list(self.spec.owners) or None,
         )

@@ -108,7 +108,7 @@ def _round(work: Work, room: Room, pointing: Mapping[str, list[str]], tried: lis
     registry.claim(room.connection, tables, *names, work.epoch)
     registry.add_reference_columns(room.connection, tables, work.sync)
     planned = write_removal_plan(room.connection, tables, work.sync, _pointers(site, room, pointing), tried)
-    spec = work.sync.model_dump_json(by_alias=True)
+    spec = work.sync.model_dump_json(by_alias=True, exclude_unset=True)
     registry.update(room.connection, tables, *names, plan_run_id=work.run_id, plan_spec=spec)
     room.connection.commit()
     outcomes = _send(work, room, tables) if planned else {}

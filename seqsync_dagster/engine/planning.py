@@ -198,7 +198,7 @@ def _plan(
         "mapping": remembered_mapping(sync, model.types),
         "hash_name": room.hash_name,
     }
-    spec = sync.model_dump_json(by_alias=True)
+    spec = sync.model_dump_json(by_alias=True, exclude_unset=True)
 
     def write() -> tuple[Counts, PlannedChange, str]:
         registry.claim(connection, tables, *names, work.epoch)

@@ -28,6 +28,7 @@ from seqsync_dagster.journal import lease as leases
 from seqsync_dagster.journal import tables
 from seqsync_dagster.journal.calls import CallLedger
 from seqsync_dagster.journal.database import Database, database_now
+from seqsync_dagster.journal.failures import Failures
 from seqsync_dagster.journal.lease import Lease, Scope
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 
 _PAGE = 10_000
 """Rows that are converted at once, on their way in and out: it bounds memory."""
+
+
+# Any number, as long as every version of this package uses the same one.
+_TURN_LOCK = 0x5E95_0003
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,21 @@ class Journal:
     def calls_of(self, connection: str) -> CallLedger:
         """The count of API calls that all syncs of `connection` share."""
         return CallLedger(self._database, connection)
+
+    def failures_of(self, sequence: str) -> Failures:
+        """Which syncs of a sequence have failed, and since when."""
+        return Failures(self._database, sequence)
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Only one process at a time is inside: for something short that is read, changed and written elsewhere.
+
+        Nothing of the journal may be written meanwhile. Raises `JournalUnavailable`.
+        """
+        with self._database.write() as connection:
+            if not self._database.is_sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_TURN_LOCK)))
+            yield
 
     def begin(self, lease: Lease, run_id: str) -> None:
         """Register a run; it is open from now on.

@@ -5,6 +5,7 @@
     journal_run       runs begun; a closed run leaves its one small row
     journal_send      what an open run sent or is about to send, and how to find it again
     journal_outcome   the destination's word on rows of open runs, until settled
+    journal_failure   syncs whose last run failed: since when and why; gone when mended
     journal_call      API calls of the last 24 hours by connection, where it has a budget
 
 On PostgreSQL they live in the warehouse's state schema (default ``seqsync``), on SQLite in the
@@ -25,7 +26,7 @@ from sqlalchemy.dialects import postgresql
 SCHEMA = "seqsync"
 """PostgreSQL schema of the tables unless the journal's URL names another one; translated to none on SQLite."""
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version that this code reads and writes. Raise it together with an entry in `MIGRATIONS`."""
 
 
@@ -33,7 +34,11 @@ def _add_calls(connection: sa.Connection) -> None:
     call.create(connection, checkfirst=True)
 
 
-MIGRATIONS: Mapping[int, Callable[[sa.Connection], None]] = {1: _add_calls}
+def _add_failures(connection: sa.Connection) -> None:
+    failure.create(connection, checkfirst=True)
+
+
+MIGRATIONS: Mapping[int, Callable[[sa.Connection], None]] = {1: _add_calls, 2: _add_failures}
 """From version -> the function that brings tables of that version to the next one.
 
 It runs in the transaction that also writes the new version, and may count on no other process
@@ -126,4 +131,20 @@ call = sa.Table(
     sa.Column("slot", sa.BigInteger, primary_key=True, autoincrement=False, comment="Begin of a quarter of an hour."),
     sa.Column("calls", sa.BigInteger, nullable=False, comment="Made then, less those given back."),
     comment="API calls of connections that have a budget, for a day.",
+)
+
+failure = sa.Table(
+    "journal_failure",
+    metadata,
+    sa.Column("sequence", sa.Text, primary_key=True),
+    sa.Column("sync", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True, comment="fatal: the run broke off; rejected: too many rows refused."),
+    sa.Column("since", sa.Double, nullable=False, comment="First failure without a run in order since."),
+    sa.Column("failed_at", sa.Double, nullable=False, comment="Last failure."),
+    sa.Column("holder", sa.Text, nullable=False, comment="For people: the run that failed first."),
+    sa.Column("reason", sa.Text, nullable=False, comment="Why, in the last failure's own words."),
+    sa.Column("refused", sa.BigInteger, nullable=False, comment="Rows refused in the last failure,"),
+    sa.Column("judged", sa.BigInteger, nullable=False, comment="of so many that were sent."),
+    sa.Column("every", sa.Boolean, nullable=False, comment="Every row that was sent was refused."),
+    comment="Syncs that have failed and are not mended.",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ def check(sequence: SequenceSpec) -> None:
                     f"Syncs: {', '.join(by_name)}."
                 )
             _check_width(sync, by_name[parent])
+        _check_after(sync, by_name)
     _check_writers(sequence)
     order(sequence)
 
@@ -40,6 +42,17 @@ def _check_width(sync: SyncSpec, parent: SyncSpec) -> None:
             raise ValueError(
                 f"sync {sync.name!r}: {field} needs {len(parent.key)} column(s) in from, as many as the key "
                 f"of {parent.name!r} has ({', '.join(parent.key)}); found {', '.join(mapping.from_)}."
+            )
+
+
+def _check_after(sync: SyncSpec, by_name: Mapping[str, SyncSpec]) -> None:
+    for other in sync.after:
+        if other == sync.name:
+            raise ValueError(f"sync {sync.name!r}: after names the sync itself. Take it out.")
+        if other not in by_name:
+            raise ValueError(
+                f"sync {sync.name!r}: after names {other!r}, which is no sync of this sequence."
+                f"{nearest(other, by_name)} Syncs: {', '.join(by_name)}."
             )
 
 
@@ -76,27 +89,36 @@ def _check_writers(sequence: SequenceSpec) -> None:
             )
 
 
-def order(sequence: SequenceSpec) -> list[str]:
-    """Names of the syncs, parents before children; among equals as listed.
+def waits_for(sequence: SequenceSpec, name: str) -> dict[str, list[str]]:
+    """The other syncs that run before this one, each with the reasons.
 
-    Raises `ValueError` for a cycle, naming the lookups that make it.
+    A reason is a field that points to the other sync, ``after``, or ``order: listed``.
+    """
+    sync = sequence.sync(name)
+    found = {parent: list(fields) for parent, fields in sync.parents().items() if parent != name}
+    for other in sync.after:
+        found.setdefault(other, []).append("after")
+    if sequence.order == "listed":
+        listed = [s.name for s in sequence.syncs]
+        place = listed.index(name)
+        if place:
+            found.setdefault(listed[place - 1], []).append("order: listed")
+    return found
+
+
+def order(sequence: SequenceSpec) -> list[str]:
+    """Names of the syncs, each after those it waits for; among equals as listed.
+
+    Raises `ValueError` for a cycle, naming what makes it and how it could be opened.
     """
     sorter: TopologicalSorter[str] = TopologicalSorter()
     for sync in sequence.syncs:
-        sorter.add(sync.name, *(p for p in sync.parents() if p != sync.name))
+        sorter.add(sync.name, *waits_for(sequence, sync.name))
     try:
         sorter.prepare()
     except CycleError as error:
         cycle: list[str] = error.args[1][::-1]
-        lookups = [
-            f"{child}.{field}"
-            for child, parent in pairwise(cycle)
-            for field in sequence.sync(child).parents().get(parent, ())
-        ]
-        raise ValueError(
-            f"the syncs wait for each other in a circle: {' -> '.join(cycle)}. "
-            f"Take one of these lookups out, or fill it in a second sync without it: {', '.join(lookups)}."
-        ) from None
+        raise ValueError(_circle(sequence, cycle)) from None
     listed = [s.name for s in sequence.syncs]
     done: list[str] = []
     ready: list[str] = []
@@ -109,15 +131,69 @@ def order(sequence: SequenceSpec) -> list[str]:
     return done
 
 
+def _circle(sequence: SequenceSpec, cycle: Sequence[str]) -> str:
+    """What a reader must know of a cycle: its edges, and which of them could go."""
+    edges = [
+        (child, parent, reason) for child, parent in pairwise(cycle) for reason in waits_for(sequence, child)[parent]
+    ]
+    lookups = [(child, field) for child, _, field in edges if field in sequence.sync(child).parent_lookups()]
+    wanted = [edge for edge in edges if (edge[0], edge[2]) not in lookups]
+    # A row that must not be sent without its parent cannot be sent first and get the parent later.
+    nullable = [
+        f"{child}.{f}" for child, f in lookups if sequence.sync(child).parent_lookups()[f].if_missing != "reject"
+    ]
+    ways = []
+    if nullable:
+        ways.append(
+            f"mark one of these lookups with deferred: true, where the destination lets the field be empty at first: "
+            f"{', '.join(nullable)}"
+        )
+    if lookups:
+        ways.append(f"take one of the lookups out: {', '.join(f'{child}.{f}' for child, f in lookups)}")
+    ways += [_without(*edge) for edge in wanted]
+    text = "; or ".join(ways)
+    return f"the syncs wait for each other in a circle: {' -> '.join(cycle)}. {text[:1].upper()}{text[1:]}."
+
+
+def _without(child: str, parent: str, reason: str) -> str:
+    if reason == "after":
+        return f"take {parent!r} out of the after of {child!r}"
+    return f"list {child!r} above {parent!r}, or take order: listed out"
+
+
+def levels(sequence: SequenceSpec) -> list[list[str]]:
+    """The syncs by their distance from the beginning: those of one level wait for none of each other."""
+    depth: dict[str, int] = {}
+    for name in order(sequence):
+        depth[name] = max((depth[other] + 1 for other in waits_for(sequence, name)), default=0)
+    found: list[list[str]] = [[] for _ in range(max(depth.values()) + 1)]
+    for name, level in depth.items():
+        found[level].append(name)
+    return found
+
+
 def children(sequence: SequenceSpec, name: str) -> list[tuple[str, list[str]]]:
     """The other syncs that point to this one, each with its fields that do."""
     return [(s.name, s.parents()[name]) for s in sequence.syncs if s.name != name and name in s.parents()]
 
 
+def ancestors(sequence: SequenceSpec, name: str) -> list[str]:
+    """Every sync that this one waits for, directly or not, in running order."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        for other in waits_for(sequence, waiting.pop()):
+            if other not in found:
+                found.add(other)
+                waiting.append(other)
+    return [n for n in order(sequence) if n in found]
+
+
 def descendants(sequence: SequenceSpec, name: str) -> list[str]:
     """Every sync that waits for this one, directly or not, in running order."""
+    running = order(sequence)
     found: set[str] = set()
-    for candidate in order(sequence):
-        if any(p == name or p in found for p in sequence.sync(candidate).parents() if p != candidate):
+    for candidate in running:
+        if any(other == name or other in found for other in waits_for(sequence, candidate)):
             found.add(candidate)
-    return [n for n in order(sequence) if n in found]
+    return [n for n in running if n in found]

@@ -154,8 +154,23 @@ class Guards(Strict):
 
 
 class Errors(Strict):
-    """When rejected rows make a sync fail, and when one is given up on."""
+    """When a sync fails, what then becomes of the syncs below it, and when a row is given up on."""
 
+    fatal: Annotated[
+        Literal["stop", "continue"],
+        Field(
+            description="When a run of the sync breaks off: `stop` makes the syncs below it wait until one of its runs "
+            "ends in order; with `continue` they go on. The run is a failure either way."
+        ),
+    ] = "stop"
+    rejected_rows: Annotated[
+        Literal["stop", "hold_children"],
+        Field(
+            description="When more rows than `max_rejected`, or all, are refused: `stop` makes the syncs below wait "
+            "until no more than that are; `hold_children` holds only the rows whose parent is missing. "
+            "The run is a failure either way."
+        ),
+    ] = "hold_children"
     max_rejected: Annotated[Limit, Field(description="Rejected rows, as a share of the rows sent in the run.")] = Limit(
         percent=5, min_rows=20
     )
@@ -242,6 +257,10 @@ class SyncSpec(Strict):
         tuple[str, ...],
         Field(description="With `table` or `query`: asset keys (`a/b`) that must be built first."),
     ] = ()
+    after: Annotated[
+        tuple[str, ...],
+        Field(description="Syncs of this sequence that must run before this one, whatever its lookups point to."),
+    ] = ()
     description: Annotated[str | None, Field(description="Shown with the asset.")] = None
     key: Annotated[tuple[str, ...], Field(description="The model's primary key column(s).")]
     object: Annotated[str, Field(description="Destination object, by its API name.")]
@@ -296,7 +315,7 @@ class SyncSpec(Strict):
         Field(description="Check whether records were changed or deleted in the destination; `{}` for the defaults."),
     ] = None
 
-    _tuples = field_validator("key", "deps", "sensitive", "owners", "clear_fields", mode="before")(_as_tuple)
+    _tuples = field_validator("key", "deps", "after", "sensitive", "owners", "clear_fields", mode="before")(_as_tuple)
 
     @model_validator(mode="after")
     def _whole(self) -> SyncSpec:
@@ -431,6 +450,23 @@ class SequenceSpec(Strict):
     dbt: Annotated[str | None, Field(description="Folder in `defs/` of the dbt project that builds the models.")] = (
         "dbt"
     )
+    order: Annotated[
+        Literal["lookups", "listed"],
+        Field(
+            description="`lookups`: a sync waits for the syncs that its lookups and `after` name, and runs beside the "
+            "others. `listed`: it also waits for the one above it in the list."
+        ),
+    ] = "lookups"
+    executor: Annotated[
+        Literal["in_process", "multiprocess"] | None,
+        Field(
+            description="`in_process` runs one step after the other, `multiprocess` gives each step a process of its "
+            "own, which takes seconds to start. Default: by the shape of the sequence."
+        ),
+    ] = None
+    max_concurrent: Annotated[
+        int | None, Field(ge=1, description="Most steps at a time, with `executor: multiprocess`. Default: 4.")
+    ] = None
     errors: Errors = Errors()
     guards: Guards = Guards()
     source_timezone: Annotated[
@@ -455,6 +491,8 @@ class SequenceSpec(Strict):
     def _whole(self) -> SequenceSpec:
         if not self.syncs:
             raise ValueError("syncs is empty; a sequence has at least one sync.")
+        if self.max_concurrent is not None and self.executor != "multiprocess":
+            raise ValueError("max_concurrent is for executor: multiprocess; say so, or take it out.")
         check(self)
         return self
 
@@ -463,8 +501,10 @@ class SequenceSpec(Strict):
         return next(s for s in self.syncs if s.name == name)
 
     def errors_of(self, sync: SyncSpec) -> Errors:
-        """The sync's own error limits, else the sequence's."""
-        return sync.errors or self.errors
+        """What the sync says of errors, and what the sequence says where the sync is silent."""
+        if sync.errors is None:
+            return self.errors
+        return self.errors.model_copy(update={n: getattr(sync.errors, n) for n in sync.errors.model_fields_set})
 
     def guards_of(self, sync: SyncSpec) -> Guards:
         """The sync's own guards, else the sequence's."""

@@ -86,6 +86,17 @@ class Location:
         with self._sandbox.build_all_defs() as defs:
             return dg.Definitions.merge(defs, dg.Definitions(executor=LOOSE_IN_PROCESS))
 
+    def module(self) -> tuple[str, Path]:
+        """The location as a module, for commands: its name, and the folder to start them in."""
+        package = next((self.root / "src").iterdir())
+        (package / "__init__.py").touch()
+        (package / "definitions.py").write_text(
+            "from pathlib import Path\nimport dagster as dg\n"
+            "@dg.definitions\ndef defs():\n"
+            "    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)\n"
+        )
+        return f"{package.name}.definitions", package.parent
+
     def component(self, folder: str) -> dg.Component:
         """The component in one folder."""
         with self._sandbox.build_component_tree() as tree:
@@ -109,10 +120,21 @@ def run(
     job: str = "crm",
     config: Mapping[str, Any] | None = None,
     select: list[dg.AssetKey] | None = None,
+    again_from: str | None = None,
 ) -> dg.JobExecutionResult:
-    """One run of a job by its own executor: `execute_in_process` would use a strict one of its own."""
+    """One run of a job by its own executor: `execute_in_process` would use a strict one of its own.
+
+    `again_from`: id of a run to re-execute from its failure, as the web UI does.
+    """
     # Dagster finds a job again by importing it.
     name = f"repository_{next(_numbers)}"
     setattr(sys.modules[__name__], name, defs.get_repository_def())
     again = ReconstructableRepository.for_module(__name__, name).get_reconstructable_job(job)
-    return dg.execute_job(again, instance=instance, run_config=config, asset_selection=select, raise_on_error=False)
+    return dg.execute_job(
+        again,
+        instance=instance,
+        run_config=config,
+        asset_selection=select,
+        reexecution_options=dg.ReexecutionOptions.from_failure(again_from, instance) if again_from else None,
+        raise_on_error=False,
+    )

@@ -81,7 +81,7 @@ def test_every_asset_leads_to_its_yaml(defs: dg.Definitions) -> None:
 
 def test_checks(defs: dg.Definitions) -> None:
     keys = {(k.asset_key, k.name) for k in defs.resolve_asset_graph().asset_check_keys}
-    expected = {(a, n) for a in (ACCOUNTS, CONTACTS) for n in ("rejected", "held", "invalid", "guards")}
+    expected = {(a, n) for a in (ACCOUNTS, CONTACTS) for n in ("rejected", "held", "invalid", "complete", "guards")}
     assert keys == expected | {(FINISH, "removals")}
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +26,7 @@ from seqsync_dagster.errors import (
     LeaseHeld,
     LedgerLost,
 )
+from seqsync_dagster.journal import Journal
 
 from .location import PAIR, location, run
 
@@ -100,11 +102,19 @@ class Engine:
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     made = Engine()
     monkeypatch.setattr("seqsync_dagster.engine.run.run_sync", made.run_sync)
     monkeypatch.setitem(sys.modules, "seqsync_dagster.engine.finish", SimpleNamespace(run_finish=made.run_finish))
-    monkeypatch.setattr(SyncSequence, "open_site", lambda *_: nullcontext())
+    url = f"sqlite:///{tmp_path}/journal.sqlite"
+
+    @contextmanager
+    def open_site(sequence: SyncSequence, *_: object) -> Iterator[Any]:
+        with Journal(url) as journal:
+            yield SimpleNamespace(sequence=sequence.spec, journal=journal)
+
+    monkeypatch.setattr(SyncSequence, "open_site", open_site)
+    monkeypatch.setattr(SyncSequence, "open_journal", lambda *_: Journal(url))
     return made
 
 
@@ -155,7 +165,7 @@ def test_success(defs: dg.Definitions, instance: dg.DagsterInstance, engine: Eng
     assert {f"seqsync/{name}" for name in Counts.__dataclass_fields__ if name != "model"} <= numeric
     assert [r.data["record"] for r in shown["seqsync/changes"].records] == ["001"]
     assert shown["seqsync/changes"].records[0].data["values"] == '{"Name": "Ünï"}'
-    for name in ("rejected", "held", "invalid", "guards"):
+    for name in ("rejected", "held", "invalid", "complete", "guards"):
         assert check_of(instance, ACCOUNTS, name).passed
     assert check_of(instance, FINISH, "removals").passed
     assert materialised(instance, FINISH).metadata["seqsync/removed/contacts"] == dg.MetadataValue.int(2)
@@ -215,7 +225,9 @@ def test_too_many_rejected_is_red_and_children_go_on(
     assert (rejected.passed, rejected.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert tags(instance, done)["seqsync/outcome"] == "failed"
     failure = failure_of(done, "crm__accounts").user_failure_data
-    assert failure.description == "accounts: done."
+    assert failure.description.startswith(
+        "accounts: done. contacts and finish go on; only rows whose parent is missing are held. Failing since 20"
+    )
     assert failure.metadata["seqsync/rejected"] == dg.MetadataValue.int(9)
 
 
@@ -227,9 +239,11 @@ def test_nothing_sent(defs: dg.Definitions, instance: dg.DagsterInstance, engine
     assert engine.calls == ["accounts"]
     assert materialised(instance, ACCOUNTS) is None
     assert check_of(instance, ACCOUNTS, "rejected") is None
-    assert tags(instance, done) == {"seqsync/outcome": "failed"}
+    assert tags(instance, done) == {"seqsync/outcome": "failed", "seqsync/stopped": "accounts"}
     failure = failure_of(done, "crm__accounts")
-    assert failure.user_failure_data.description == str(error)
+    assert failure.user_failure_data.description.startswith(
+        f"{error}. contacts and finish wait until a run of accounts ends in order. Failing since 20"
+    )
     assert failure.user_failure_data.metadata["seqsync/error"] == dg.MetadataValue.text(type(error).__name__)
     assert failure.error.cause is None
     assert type(error).__name__ not in failure.error.to_string()
@@ -240,7 +254,7 @@ def test_a_defect_is_no_success_either(defs: dg.Definitions, instance: dg.Dagste
     done = run(defs, instance)
     assert not done.success
     assert engine.calls == ["accounts", "contacts"]
-    assert tags(instance, done) == {"seqsync/outcome": "failed"}
+    assert tags(instance, done) == {"seqsync/outcome": "failed", "seqsync/stopped": "contacts"}
     assert "KeyError: 'a defect'" in failure_of(done, "crm__contacts").error.to_string()
 
 
@@ -253,7 +267,7 @@ def test_a_guard_says_how_to_approve(defs: dg.Definitions, instance: dg.DagsterI
     assert (guards.passed, guards.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert guards.description.endswith("start the run again with the config approve_plan: p17.")
     failure = failure_of(done, "crm__accounts").user_failure_data
-    assert failure.description == guards.description
+    assert failure.description.startswith(f"{guards.description} contacts and finish wait until a run of accounts ends")
     assert failure.metadata["seqsync/plan_id"] == dg.MetadataValue.text("p17")
 
 

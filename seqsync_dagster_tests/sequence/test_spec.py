@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from seqsync_dagster.sequence.graph import children, descendants, order
+from seqsync_dagster.sequence.graph import ancestors, children, descendants, levels, order, waits_for
 from seqsync_dagster.sequence.spec import Limit, SequenceSpec
 
 
@@ -42,6 +42,30 @@ def test_order_follows_lookups_and_not_the_listing() -> None:
     assert children(spec, "accounts") == [("contacts", ["AccountId"]), ("workspaces", ["Account__c"])]
     assert set(descendants(spec, "accounts")) == {"workspaces", "contacts"}
     assert descendants(spec, "contacts") == []
+
+
+def test_after_makes_a_sync_wait_and_nothing_else() -> None:
+    spec = sequence(
+        sync("leads", after="contacts"),
+        sync("contacts", after=["accounts"], fields={"AccountId": to("accounts")}),
+        sync("accounts"),
+        sync("users"),
+    )
+    assert order(spec) == ["accounts", "contacts", "leads", "users"]
+    assert waits_for(spec, "contacts") == {"accounts": ["AccountId", "after"]}
+    assert waits_for(spec, "leads") == {"contacts": ["after"]}
+    assert children(spec, "contacts") == [], "a sync that only waits does not point to anything"
+    assert descendants(spec, "accounts") == ["contacts", "leads"]
+    assert ancestors(spec, "leads") == ["accounts", "contacts"]
+    assert levels(spec) == [["accounts", "users"], ["contacts"], ["leads"]]
+
+
+def test_order_listed_chains_the_syncs() -> None:
+    spec = sequence(sync("b"), sync("a"), sync("c", fields={"B": to("b")}), order="listed")
+    assert order(spec) == ["b", "a", "c"]
+    assert waits_for(spec, "c") == {"b": ["B"], "a": ["order: listed"]}
+    assert levels(spec) == [["b"], ["a"], ["c"]]
+    assert descendants(spec, "b") == ["a", "c"]
 
 
 def test_independent_syncs_keep_their_listed_order() -> None:
@@ -118,16 +142,59 @@ def test_a_mistake_in_a_sync_is_answered_with_what_would_be_right(wrong: dict[st
     assert said in str(refused.value)
 
 
-def test_a_circle_names_its_lookups() -> None:
+@pytest.mark.parametrize(
+    ("syncs", "more", "said"),
+    [
+        (
+            [
+                sync("accounts", fields={"Primary__c": to("contacts"), "Last__c": to("contacts", if_missing="reject")}),
+                sync("contacts", fields={"AccountId": to("accounts")}),
+            ],
+            {},
+            "circle: accounts -> contacts -> accounts. Mark one of these lookups with deferred: true, where the "
+            "destination lets the field be empty at first: accounts.Primary__c, contacts.AccountId; or take one of "
+            "the lookups out: accounts.Primary__c, accounts.Last__c, contacts.AccountId.",
+        ),
+        (
+            [sync("accounts", after="contacts"), sync("contacts", fields={"A": to("accounts", if_missing="reject")})],
+            {},
+            "circle: accounts -> contacts -> accounts. Take one of the lookups out: contacts.A; "
+            "or take 'contacts' out of the after of 'accounts'.",
+        ),
+        (
+            [sync("contacts", fields={"AccountId": to("accounts")}), sync("accounts")],
+            {"order": "listed"},
+            "circle: contacts -> accounts -> contacts. Mark one of these lookups with deferred: true, where the "
+            "destination lets the field be empty at first: contacts.AccountId; or take one of the lookups out: "
+            "contacts.AccountId; or list 'accounts' above 'contacts', or take order: listed out.",
+        ),
+    ],
+)
+def test_a_circle_names_what_makes_it_and_what_could_open_it(
+    syncs: list[dict[str, Any]], more: dict[str, Any], said: str
+) -> None:
     with pytest.raises(ValidationError) as refused:
-        sequence(
-            sync("accounts", fields={"Primary__c": to("contacts")}),
-            sync("contacts", fields={"AccountId": to("accounts")}),
-        )
-    text = str(refused.value)
-    assert "wait for each other in a circle" in text
-    assert "accounts.Primary__c" in text
-    assert "contacts.AccountId" in text
+        sequence(*syncs, **more)
+    assert f"the syncs wait for each other in a {said}" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"after": "acounts"}, "after names 'acounts', which is no sync of this sequence. Did you mean 'accounts'?"),
+        ({"after": "contacts"}, "sync 'contacts': after names the sync itself."),
+    ],
+)
+def test_after_names_another_sync(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        sequence(sync("accounts"), sync("contacts", **more))
+    assert said in str(refused.value)
+
+
+def test_a_number_of_processes_needs_processes() -> None:
+    with pytest.raises(ValidationError, match="max_concurrent is for executor: multiprocess"):
+        sequence(sync("a"), max_concurrent=2)
+    assert sequence(sync("a"), executor="multiprocess", max_concurrent=2).max_concurrent == 2
 
 
 def test_two_syncs_do_not_write_one_field() -> None:
