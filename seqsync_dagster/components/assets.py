@@ -160,6 +160,8 @@ def _run_sync(
     from seqsync_dagster.engine.run import run_sync
     from seqsync_dagster.engine.standing import after_run
 
+    # Before anything is read: what is built meanwhile is compared again by the next run.
+    build = inputs.build(context.instance)
     with step.open_site() as site:
         report = run_sync(
             site,
@@ -170,6 +172,7 @@ def _run_sync(
             holder=holder(context),
             remembered=remembers(context.instance, step.key),
             log=context.log.info,
+            build=build,
         )
         return report, after_run(site, report, holder(context))
 

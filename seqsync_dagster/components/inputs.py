@@ -27,6 +27,8 @@ class Inputs:
     """dbt tests of the model whose failure closes the gate."""
     builds: frozenset[dg.AssetKey] = frozenset()
     """The model and everything that dbt builds it from."""
+    stored: bool = False
+    """dbt writes the model's rows down, so that they are as its latest build left them; a view's are not."""
 
     @classmethod
     def of_relation(cls, sync: SyncSpec) -> Inputs:
@@ -38,7 +40,7 @@ class Inputs:
         return cls(source=source, model=None, deps=_asset_keys(sync))
 
     @classmethod
-    def of_model(cls, sync: SyncSpec, source: ModelSource, key: dg.AssetKey, dbt: DbtGraph) -> Inputs:
+    def of_model(cls, sync: SyncSpec, source: ModelSource, key: dg.AssetKey, dbt: DbtGraph, *, stored: bool) -> Inputs:
         """Of a sync that reads a dbt model."""
         return cls(
             source=source,
@@ -46,7 +48,16 @@ class Inputs:
             deps=tuple(dict.fromkeys((key, *_asset_keys(sync)))),
             tests=dbt.tests_of(key),
             builds=dbt.upstream_of(key),
+            stored=stored,
         )
+
+    def build(self, instance: dg.DagsterInstance) -> str | None:
+        """Which materialisation the model's rows are of, as far as Dagster knows; None when it cannot know."""
+        if self.model is None or not self.stored:
+            return None
+        latest = next(iter(instance.fetch_materializations(self.model, limit=1).records), None)
+        # The number alone begins anew with Dagster's storage.
+        return None if latest is None else f"{latest.storage_id} of {latest.run_id} at {latest.timestamp}"
 
 
 class DbtGraph:

@@ -344,7 +344,8 @@ class SyncSequence(dg.Component):
                 index,
                 "model",
             )
-        return Inputs.of_model(sync, project.source_of(model), key, graph)
+        stored = models[model].get("config", {}).get("materialized") in ("table", "incremental", "snapshot", "seed")
+        return Inputs.of_model(sync, project.source_of(model), key, graph, stored=stored)
 
     def _component(self, context: dg.ComponentLoadContext, what: str, name: str, kind: type[Kind]) -> Kind:
         folders = component_folders(context.defs_module_path)

@@ -19,6 +19,7 @@ from seqsync_dagster.engine.differing import differing_fields
 from seqsync_dagster.engine.options import RunOptions
 from seqsync_dagster.engine.recover import recover
 from seqsync_dagster.engine.report import DriftReport, DriftSample
+from seqsync_dagster.engine.rest import forget_rest
 from seqsync_dagster.engine.site import Site, Work, checked_account
 from seqsync_dagster.errors import LedgerLost, StateError
 from seqsync_dagster.journal import Scope
@@ -155,6 +156,7 @@ def _check(
         if number % _LOGGED_EVERY == 0 and last < expected.rows:
             work.log(f"{sync.name}: {last} of {expected.rows} records read back")
     if heal and tally.changed + tally.deleted:
+        forget_rest(work.site, sync.name)
         room.frugally(lambda: _heal(work, room, tally))
 
 

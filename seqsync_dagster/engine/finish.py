@@ -12,6 +12,7 @@ from seqsync_dagster.engine.options import RunOptions
 from seqsync_dagster.engine.recover import recover
 from seqsync_dagster.engine.report import Counts, FinishReport, RowProblem
 from seqsync_dagster.engine.reporting import problems
+from seqsync_dagster.engine.rest import finish_at_rest, forget_rest
 from seqsync_dagster.engine.settling import settle_completed
 from seqsync_dagster.engine.site import Site, Work, checked_account
 from seqsync_dagster.journal import Scope
@@ -41,6 +42,8 @@ def run_finish(
     if options.partial:
         text = "nothing removed: the run was for some rows only."
         return FinishReport(site.sequence.name, {}, {}, {}, (), text, 0, 0, 0.0)
+    if finish_at_rest(site):
+        return FinishReport(site.sequence.name, {}, {}, {}, (), "nothing to remove.", 0, 0, 0.0)
     began = time.monotonic()
     calls = replace(site.destination.calls, by_kind={})
     tally = _Tally()
@@ -111,6 +114,8 @@ def _round(work: Work, room: Room, pointing: Mapping[str, list[str]], tried: lis
     spec = work.sync.model_dump_json(by_alias=True, exclude_unset=True)
     registry.update(room.connection, tables, *names, plan_run_id=work.run_id, plan_spec=spec)
     room.connection.commit()
+    if planned:
+        forget_rest(site, name)
     outcomes = _send(work, room, tables) if planned else {}
     removed, rejected = outcomes.get("removed", 0), outcomes.get("rejected", 0)
     if planned:

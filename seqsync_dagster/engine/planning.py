@@ -67,6 +67,8 @@ class Planned:
     compared: Comparison | None = None
     digest: str = ""
     """Of the mapping."""
+    arrivals: Mapping[str, int] | None = None
+    """Destination ids that each parent's ledger had received."""
 
 
 def plan(
@@ -171,7 +173,7 @@ def _plan(
     elif compared.unchanged:
         room.release_model()
         assert known is not None and compared.rows is not None
-        return _unchanged(known, mapped, compared.rows)
+        return replace(_unchanged(known, mapped, compared.rows), arrivals=arrivals)
     room.release_model()
     _find_records(work, room, tables, known, mapped)
     request = PlanRequest(
@@ -234,6 +236,7 @@ def _plan(
         epoch=work.epoch,
         compared=compared,
         digest=digest,
+        arrivals=arrivals,
     )
 
 

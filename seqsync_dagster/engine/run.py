@@ -20,6 +20,7 @@ from seqsync_dagster.engine.preflight import Write, check_mapping
 from seqsync_dagster.engine.recover import recover
 from seqsync_dagster.engine.report import Counts, SyncReport
 from seqsync_dagster.engine.reporting import counted, report
+from seqsync_dagster.engine.rest import at_rest, forget_rest, note_rest
 from seqsync_dagster.engine.reviewing import find_reviewed, forget_reviewed
 from seqsync_dagster.engine.settling import discard_plan, settle_completed, settle_interrupted
 from seqsync_dagster.engine.site import Site, Work, checked_account
@@ -44,12 +45,15 @@ def run_sync(
     holder: str,
     remembered: bool,
     log: Callable[[str], None],
+    build: str | None = None,
 ) -> SyncReport:
     """Bring one sync's destination object in step with its model, and tell what was done.
 
     `run_id` names the run in the state tables (a retry gets a suffix of its own);
     `holder` names it to people who find the sync busy. `remembered`: somebody
-    else, e.g. Dagster, knows that this sync has run before.
+    else, e.g. Dagster, knows that this sync has run before. `build` names the
+    materialisation of the model, where it is known: while that and everything else
+    stays as it is, a run asks neither warehouse nor destination.
 
     Raises a subclass of `SeqsyncError` for everything that stopped the run; then
     nothing that the destination acknowledged is forgotten, and the rest is due again.
@@ -59,6 +63,11 @@ def run_sync(
     calls = replace(site.destination.calls, by_kind={})
     with site.journal.acquire(Scope(site.sequence.name, sync_name), holder) as lease:
         work = Work(site, sync, options, f"{run_id}.{uuid.uuid4().hex[:8]}", holder, lease, log)
+        rested = at_rest(site, sync_name, build, options)
+        if rested is not None:
+            log(f"{sync_name}: nothing to do: its model was not built again, and nothing is due")
+            return rested
+        forget_rest(site, sync_name)
         recover(work)
         others = [p for p in sync.parents() if p != sync_name]
         with site.warehouse.open(site.sequence.name, sync_name, others=others, model=True) as room:
@@ -66,6 +75,8 @@ def run_sync(
             if options.plan_id is not None:
                 work, reviewed = find_reviewed(work, room)
             planned = plan(work, room, source, remembered, reviewed=reviewed)
+            if planned.nothing_to_do:
+                note_rest(work, room, build, planned, planned.counts)
         if planned.nothing_to_do:
             log(f"{sync_name}: nothing to do, the model's {planned.counts.model} rows are as they were")
             return report(work, planned, planned.counts, [], [], _since(began), *_made(site, calls))
@@ -77,6 +88,8 @@ def run_sync(
         with site.warehouse.open(site.sequence.name, sync_name) as room:
             _settle(work, room, planned, counts)
             forget_reviewed(work, room)
+            if reviewed is None:
+                note_rest(work, room, build, planned, counts)
         return report(work, planned, counts, problems, changes, _since(began), *_made(site, calls))
 
 

@@ -30,6 +30,7 @@ from seqsync_dagster.journal.calls import CallLedger
 from seqsync_dagster.journal.database import Database, database_now
 from seqsync_dagster.journal.failures import Failures
 from seqsync_dagster.journal.lease import Lease, Scope
+from seqsync_dagster.journal.rests import Rests
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,6 +116,10 @@ class Journal:
     def failures_of(self, sequence: str) -> Failures:
         """Which syncs of a sequence have failed, and since when."""
         return Failures(self._database, sequence)
+
+    def rests_of(self, sequence: str) -> Rests:
+        """Which syncs of a sequence have nothing to do."""
+        return Rests(self._database, sequence)
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:

@@ -6,6 +6,7 @@
     journal_send      what an open run sent or is about to send, and how to find it again
     journal_outcome   the destination's word on rows of open runs, until settled
     journal_failure   syncs whose last run failed: since when and why; gone when mended
+    journal_rest      syncs that have nothing to do, and until when
     journal_call      API calls of the last 24 hours by connection, where it has a budget
 
 On PostgreSQL they live in the warehouse's state schema (default ``seqsync``), on SQLite in the
@@ -26,7 +27,7 @@ from sqlalchemy.dialects import postgresql
 SCHEMA = "seqsync"
 """PostgreSQL schema of the tables unless the journal's URL names another one; translated to none on SQLite."""
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Version that this code reads and writes. Raise it together with an entry in `MIGRATIONS`."""
 
 
@@ -38,7 +39,11 @@ def _add_failures(connection: sa.Connection) -> None:
     failure.create(connection, checkfirst=True)
 
 
-MIGRATIONS: Mapping[int, Callable[[sa.Connection], None]] = {1: _add_calls, 2: _add_failures}
+def _add_rests(connection: sa.Connection) -> None:
+    rest.create(connection, checkfirst=True)
+
+
+MIGRATIONS: Mapping[int, Callable[[sa.Connection], None]] = {1: _add_calls, 2: _add_failures, 3: _add_rests}
 """From version -> the function that brings tables of that version to the next one.
 
 It runs in the transaction that also writes the new version, and may count on no other process
@@ -147,4 +152,20 @@ failure = sa.Table(
     sa.Column("judged", sa.BigInteger, nullable=False, comment="of so many that were sent."),
     sa.Column("every", sa.Boolean, nullable=False, comment="Every row that was sent was refused."),
     comment="Syncs that have failed and are not mended.",
+)
+
+rest = sa.Table(
+    "journal_rest",
+    metadata,
+    sa.Column("sequence", sa.Text, primary_key=True),
+    sa.Column("sync", sa.Text, primary_key=True),
+    sa.Column("build", sa.Text, nullable=False, comment="Materialisation of the model that was compared."),
+    sa.Column("digest", sa.Text, nullable=False, comment="Of the sequence's YAML, and of where its rows lie."),
+    sa.Column("compared_at", sa.Double, nullable=False),
+    sa.Column("due_at", sa.Double, comment="When a refused row is tried again; null = none is."),
+    sa.Column("arrivals", sa.BigInteger, nullable=False, comment="Destination ids the ledger had received."),
+    sa.Column("parents", sa.Text, nullable=False, comment="JSON: the same of each parent."),
+    sa.Column("finish_due", sa.Boolean, nullable=False),
+    sa.Column("counts", sa.Text, nullable=False, comment="JSON."),
+    comment="Syncs that have nothing to do as long as this holds.",
 )

@@ -467,6 +467,15 @@ class SequenceSpec(Strict):
     max_concurrent: Annotated[
         int | None, Field(ge=1, description="Most steps at a time, with `executor: multiprocess`. Default: 4.")
     ] = None
+    recheck_after_hours: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="While Dagster knows of no new build of a sync's dbt table and nothing else is due, runs ask "
+            "neither warehouse nor destination. After so many hours they compare all the same, because somebody may "
+            "have run dbt outside of Dagster; 0: always compare.",
+        ),
+    ] = 24
     errors: Errors = Errors()
     guards: Guards = Guards()
     source_timezone: Annotated[

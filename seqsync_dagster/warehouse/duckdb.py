@@ -57,6 +57,11 @@ class DuckDBWarehouse:
 
     def __init__(self, file: Path, directory: Path, schema: str, memory_mb: int) -> None:
         self.file, self.directory, self.schema, self.memory_mb = file, directory, schema, memory_mb
+        self.place = f"{file.absolute()} {directory.absolute()} {schema}"
+
+    def may_hold(self, sequence: str, sync: str) -> bool:
+        """See `Warehouse.may_hold`."""
+        return self.ledger_file(sequence, sync).exists()
 
     def ledger_file(self, sequence: str, sync: str) -> Path:
         """Where the ledger of a sync stands."""

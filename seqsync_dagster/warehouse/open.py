@@ -107,6 +107,12 @@ class Warehouse(Protocol):
     """Opens rooms. Holds no connection between them."""
 
     backend: str
+    place: str
+    """What tells this warehouse and its state from others; no secrets."""
+
+    def may_hold(self, sequence: str, sync: str) -> bool:
+        """False when the ledger of a sync is certainly not there. Asks no database."""
+        ...
 
     def open(
         self, sequence: str, sync: str, *, others: Iterable[str] = (), model: bool = False

@@ -114,8 +114,10 @@ class World:
         )
         return Site(self.sequence, warehouse, Journal(journal), SalesforceDestination(connection, "salesforce"))
 
-    def run(self, sync: str, options: RunOptions | None = None, *, remembered: bool = False) -> SyncReport:
-        """One run of one sync."""
+    def run(
+        self, sync: str, options: RunOptions | None = None, *, remembered: bool = False, build: str | None = None
+    ) -> SyncReport:
+        """One run of one sync. `build`: the materialisation of its model, as Dagster would name it."""
         site = self.site()
         self.runs += 1
         spec = self.sequence.sync(sync)
@@ -130,6 +132,7 @@ class World:
                 holder=f"test run {self.runs}",
                 remembered=remembered,
                 log=self.lines.append,
+                build=build,
             )
         finally:
             _close(site)
