@@ -89,6 +89,7 @@ class Engine:
         holder: str,
         remembered: bool,
         log: Callable[[str], None],
+        build: str | None = None,
     ) -> Any:
         assert holder == f"run {run_id[:8]}"
         self.remembered.append(remembered)
