@@ -31,7 +31,10 @@ class EmulatorProcess:
         self._admin = requests.Session()
         self.start()
 
-    def start(self) -> None:
+    def start(self, *, anywhere: bool = False) -> None:
+        """Serve the store where it was before, or on a free port: somebody may have taken the old one meanwhile."""
+        if anywhere:
+            self._port = 0
         command = [sys.executable, "-m", "seqsync_dagster.emulator", "--store", str(self.store)]
         self.process = subprocess.Popen(
             [*command, "--port", str(self._port), *self.options], stdout=subprocess.PIPE, text=True
@@ -96,6 +99,10 @@ class EmulatorProcess:
     def remove(self, obj: str, record_id: str) -> None:
         """Delete a record behind the API's back."""
         self._call("DELETE", f"records/{obj}/{record_id}")
+
+    def merge(self, obj: str, master: str, *losers: str) -> None:
+        """Merge records into one, as a person does in the org."""
+        self._call("POST", "merge", {"object": obj, "master": master, "losers": losers})
 
     def fault(self, kind: str, path_contains: str = "", times: int | None = None, **more: Any) -> None:
         """A fault or a rule of `seqsync_dagster.emulator.faults`, with any of its keys; strikes once unless told."""
@@ -205,16 +212,21 @@ def worker_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulat
         process.kill()
 
 
-@pytest.fixture
-def emulator(worker_emulator: EmulatorProcess) -> EmulatorProcess:
-    """An org for one test, which may also stop, kill and restart it, with other options too."""
+def ready(worker_emulator: EmulatorProcess) -> EmulatorProcess:
+    """The worker's process with an org as new, whatever an earlier test did to either."""
     if worker_emulator.options:
         worker_emulator.kill()
         worker_emulator.options = ()
     if worker_emulator.process.poll() is not None:
-        worker_emulator.start()
+        worker_emulator.start(anywhere=True)
     worker_emulator.reset()
     return worker_emulator
+
+
+@pytest.fixture
+def emulator(worker_emulator: EmulatorProcess) -> EmulatorProcess:
+    """An org for one test, which may also stop, kill and restart it, with other options too."""
+    return ready(worker_emulator)
 
 
 @pytest.fixture(scope="module")

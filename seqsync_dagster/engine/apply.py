@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from seqsync_dagster.destinations.protocol import Event, InFlight, Operation, Outcomes, Progress, Request
 from seqsync_dagster.engine.site import Work
-from seqsync_dagster.errors import BudgetSpent
+from seqsync_dagster.errors import BudgetSpent, DestinationUnreachable
 from seqsync_dagster.ledger import rows as plan_rows
 from seqsync_dagster.ledger.rows import MASK, Group
 from seqsync_dagster.ledger.tables import ADOPT, CLEAR, CREATE, DELETE, UPDATE, StateTables
@@ -71,8 +71,15 @@ def _send_group(work: Work, room: Room, tables: StateTables, run_id: str, group:
     journal = work.site.journal
     request = request_of(work.sync, group.operation, group.rows)
     sending.last_seq = group.first_seq - 1
-    rows = frames(work, room, tables, group.operation, group.first_seq, group.last_seq)
-    for event in work.site.destination.send(request, rows):
+    given = answered = 0
+
+    def rows() -> Iterator[pd.DataFrame]:
+        nonlocal given
+        for frame in frames(work, room, tables, group.operation, group.first_seq, group.last_seq):
+            given += len(frame)
+            yield frame
+
+    for event in work.site.destination.send(request, rows()):
         if isinstance(event, InFlight):
             if not (sending.open and event.last_seq == sending.last_seq):
                 _finish(work, run_id, sending)
@@ -83,8 +90,15 @@ def _send_group(work: Work, room: Room, tables: StateTables, run_id: str, group:
                 work.lease, run_id, sending.number, sending.first_seq, sending.last_seq, described, event.token
             )
         else:
+            answered += len(event.frame) if isinstance(event, Outcomes) else 0
             take(work, room, tables, run_id, event)
     _finish(work, run_id, sending)
+    if answered < given:
+        # A run that ends in order takes a row without an outcome for one that waits for its parent.
+        raise DestinationUnreachable(
+            f"{given - answered:,} of {given:,} rows of {work.sync.name} ({group.operation}) were sent and got no "
+            "answer of their own. The others are settled; these stay due and go with the next run."
+        )
 
 
 def request_of(sync: SyncSpec, operation: str, rows: int) -> Request:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from seqsync_dagster.engine.drift import check_drift
 from seqsync_dagster.engine.report import DriftReport
 from seqsync_dagster.errors import SeqsyncError
 from seqsync_dagster.journal import Scope
 from seqsync_dagster.warehouse.source import ModelSource
-from seqsync_dagster_tests.emulator_process import CLIENT_SECRET, EmulatorProcess
+from seqsync_dagster_tests.emulator_process import CLIENT_SECRET, EmulatorProcess, ready
 from seqsync_dagster_tests.engine.world import World, crm
+from seqsync_dagster_tests.postgres_server import PostgresServer
 
 #: Accounts have 2 levels, an owner that no sync writes, and contacts below them.
 ACCOUNTS: dict[str, Any] = {
@@ -67,11 +71,14 @@ class Office:
         self.leaves = [f"L{i}" for i in range(40)]
         self.accounts |= dict.fromkeys(self.leaves, ("leaf", "A0"))
         self.contacts: dict[str, tuple[str, str]] = {f"C{i}": (f"c{i}", f"B{i % 3}") for i in range(4)}
-        self._news = 0
+        self.number = 0
+        self.sound = False
+        """Whether the last test left everything in order."""
         self.world.sql(_TABLES)
         self.store()
         self.world.run_all()
         self.judge()
+        self.quiet("accounts", "contacts")
 
     def store(self) -> None:
         """Write the model to the warehouse."""
@@ -79,17 +86,26 @@ class Office:
         self.world.insert("crm.accounts", [(k, name, _OWNER, parent) for k, (name, parent) in self.accounts.items()])
         self.world.insert("crm.contacts", [(k, name, parent) for k, (name, parent) in self.contacts.items()])
 
-    def news(self) -> None:
-        """New and renamed accounts on both levels."""
-        self._news += 1
-        n = self._news
+    def news(self, contacts: int = 0) -> None:
+        """New and renamed accounts on both levels, and some contacts of the new ones."""
+        self.number += 1
+        n = self.number
         new = {f"N{n}": ("new", None), f"N{n}x": ("new below", f"N{n}")}
         renamed = {"A0": (f"renamed {n}", None), "B1": (f"renamed {n}", "A1")}
         self.accounts |= {**new, **renamed}
         self.world.insert("crm.accounts", [(k, name, _OWNER, parent) for k, (name, parent) in new.items()])
+        if contacts:
+            people = {f"P{n}-{i}": ("new", f"N{n}x") for i in range(contacts)}
+            self.contacts |= people
+            self.world.insert("crm.contacts", [(k, name, above) for k, (name, above) in people.items()])
         self.world.sql(
             *(f"UPDATE crm.accounts SET name = '{v[0]}' WHERE account_id = '{k}'" for k, v in renamed.items())
         )
+
+    def rename(self, account: str) -> None:
+        """Another name for one account."""
+        self.accounts[account] = (f"renamed {self.number}", self.accounts[account][1])
+        self.world.sql(f"UPDATE crm.accounts SET name = 'renamed {self.number}' WHERE account_id = '{account}'")
 
     def departure(self) -> None:
         """An account leaves the model, and its removal is due."""
@@ -159,3 +175,47 @@ class Office:
             there = {k.lower(): ("acknowledged", r["Id"]) for k, r in self.org.by_external_id(obj).items()}
             assert known == there
         assert self.org.calls()["row_bearing"] == 0
+        self.sound = True
+
+
+class Offices:
+    """One office for the tests of a module, and a new one after a test that left a mess."""
+
+    def __init__(self, folder: Path, org: EmulatorProcess, new_url: Callable[[Path], str]) -> None:
+        self._folder, self._org, self._new_url = folder, org, new_url
+        self._made: list[Office] = []
+
+    def one(self) -> Office:
+        """The office, in order."""
+        if not (self._made and self._made[-1].sound):
+            folder = self._folder / f"office{len(self._made)}"
+            folder.mkdir()
+            self._made.append(Office(folder, self._new_url(folder), ready(self._org)))
+        office = self._made[-1]
+        office.sound = False
+        office.world.lines.clear()
+        return office
+
+
+@pytest.fixture(scope="module")
+def offices(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    worker_emulator: EmulatorProcess,
+) -> Iterator[Offices]:
+    """On the engine that the test asks for."""
+    folder = tmp_path_factory.mktemp("offices")
+    if request.param == "duckdb":
+        yield Offices(folder, worker_emulator, lambda folder: f"duckdb:///{folder}/warehouse.duckdb")
+        return
+    postgres_server: PostgresServer = request.getfixturevalue("postgres_server")
+    with ExitStack() as databases:
+        yield Offices(folder, worker_emulator, lambda _: databases.enter_context(postgres_server.fresh_database()))
+
+
+@pytest.fixture
+def office(offices: Offices) -> Iterator[Office]:
+    """An office in which everything is in order; no fault is left behind."""
+    made = offices.one()
+    yield made
+    made.org.clear_faults()

@@ -1,21 +1,23 @@
 """Every fault at every step: the run ends and says what happened where, and the next one makes everything good.
 
-By default each step meets some of the faults, and each fault some of the steps; ``SEQSYNC_FAULTS=all`` tries every
+By default each step meets one of the faults, and each fault some of the steps; ``SEQSYNC_FAULTS=all`` tries every
 pair there is, which takes some minutes.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from seqsync_dagster_tests.emulator_process import EmulatorProcess
-from seqsync_dagster_tests.faults.office import Office
+from seqsync_dagster_tests.faults.office import Office, office, offices
+
+__all__ = ["office", "offices"]
+
+on_duckdb = pytest.mark.parametrize("offices", ["duckdb"], indirect=True)
 
 ALL = os.environ.get("SEQSYNC_FAULTS") == "all"
 ALWAYS = 10**6
@@ -70,64 +72,20 @@ STEPS = {
     ),
     "read_back": Step("reading Account back", {"path_contains": "/query", "skip": 1}, "drift"),
 }
-#: A login is not charged and needs no token, and the reply to an upload has no body.
-_UNHEARD_OF = {("login", "limit"), ("login", "401"), ("login", "expire"), ("upload", "cut")}
+#: A login is not charged and needs no token, and the reply to an upload has no body. A job that was closed says so
+#: when it is closed again.
+_UNHEARD_OF = {("login", "limit"), ("login", "401"), ("login", "expire"), ("upload", "cut"), ("close_job", "cut")}
 PAIRS = [(step, fault) for step in STEPS for fault in FAULTS if (step, fault) not in _UNHEARD_OF]
-#: What matters most is whether the call was carried out; between faults that are alike in that, the steps take turns.
-_ALIKE = [("503", "reset_before"), ("reset_after", "cut", "503_after", "silent"), ("page", "401", "expire", "limit")]
+#: Whether the call was carried out matters most, so neighbouring steps meet faults that differ in that.
+_TURNS = ("503", "reset_after", "page", "reset_before", "503_after", "401", "cut", "limit", "silent", "expire")
 
 
 def chosen() -> list[tuple[str, str]]:
+    """Every pair, or one for each step."""
     if ALL:
         return PAIRS
-    turns = [
-        (step, alike[n % len(alike)]) for n, step in enumerate(STEPS) for k, alike in enumerate(_ALIKE) if n % 3 != k
-    ]
-    return [pair for pair in turns if pair in PAIRS]
-
-
-class _Offices:
-    """One office for all tests of an engine, and a new one after a test that failed and may have left a mess."""
-
-    def __init__(self, folder: Path, org: EmulatorProcess, warehouse_url: str | None) -> None:
-        self._folder, self._org, self._warehouse_url = folder, org, warehouse_url
-        self._numbers = iter(range(1000))
-        self._made: Office | None = None
-
-    def one(self) -> Office:
-        office, self._made = self._made, None
-        if office is None:
-            folder = self._folder / f"office{next(self._numbers)}"
-            folder.mkdir()
-            self._org.reset()
-            office = Office(folder, self._warehouse_url or f"duckdb:///{folder}/warehouse.duckdb", self._org)
-        return office
-
-    def back(self, office: Office) -> None:
-        self._made = office
-
-
-@pytest.fixture(scope="module")
-def org(worker_emulator: EmulatorProcess) -> EmulatorProcess:
-    if worker_emulator.options:
-        worker_emulator.kill()
-        worker_emulator.options = ()
-    if worker_emulator.process.poll() is not None:
-        worker_emulator.start()
-    return worker_emulator
-
-
-@pytest.fixture(scope="module")
-def duckdb_offices(tmp_path_factory: pytest.TempPathFactory, org: EmulatorProcess) -> _Offices:
-    return _Offices(tmp_path_factory.mktemp("offices"), org, None)
-
-
-@pytest.fixture
-def office(duckdb_offices: _Offices) -> Iterator[Office]:
-    made = duckdb_offices.one()
-    made.world.lines.clear()
-    yield made
-    made.org.clear_faults()
+    turns = itertools.cycle(_TURNS)
+    return [next((step, fault) for fault in turns if (step, fault) in PAIRS) for step in STEPS]
 
 
 def meets(office: Office, step: Step, fault: str) -> str:
@@ -156,10 +114,7 @@ def prepare(office: Office, name: str, step: Step) -> None:
         meets(office, STEPS["poll"], "503")
 
 
-@pytest.mark.parametrize(("name", "fault"), chosen())
-def test_a_fault_that_lasts_ends_the_run_with_its_name_and_the_next_run_completes(
-    office: Office, duckdb_offices: _Offices, name: str, fault: str
-) -> None:
+def met_and_overcome(office: Office, name: str, fault: str) -> None:
     step = STEPS[name]
     prepare(office, name, step)
     said = meets(office, step, fault)
@@ -175,4 +130,61 @@ def test_a_fault_that_lasts_ends_the_run_with_its_name_and_the_next_run_complete
         world.run("accounts")
     office.judge()
     office.quiet("accounts")
-    duckdb_offices.back(office)
+
+
+@on_duckdb
+@pytest.mark.parametrize(("name", "fault"), chosen())
+def test_a_fault_that_lasts_ends_the_run_with_its_name_and_the_next_run_completes(
+    office: Office, name: str, fault: str
+) -> None:
+    met_and_overcome(office, name, fault)
+
+
+# What is in flight is resolved in the warehouse as well, and there the engines differ.
+@pytest.mark.parametrize("offices", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    ("name", "fault"), [("create_below", "reset_after"), ("results_below", "cut"), ("delete", "503_after")]
+)
+def test_the_same_on_postgresql(office: Office, name: str, fault: str) -> None:
+    met_and_overcome(office, name, fault)
+
+
+# In pairs, so that a run meets each of them at every second step.
+@on_duckdb
+@pytest.mark.parametrize(
+    "kinds", [("503", "reset_after"), ("reset_before", "503_after"), ("cut", "expire"), ("401", "silent")]
+)
+def test_faults_that_pass_at_every_step_of_a_run_are_not_even_noticed(office: Office, kinds: tuple[str, str]) -> None:
+    world = office.world
+    office.news(contacts=3)
+    # Groups of one row go through Collections, larger ones through Bulk.
+    world.settings["collections_up_to"] = 1
+    steps = [
+        {"path_contains": "/oauth2/token"},
+        {"path_contains": "/query"},
+        {"path_contains": "/describe"},
+        {"path_contains": "/composite/sobjects"},
+        {"path_contains": "/jobs/ingest", "method": "POST"},
+        {"path_contains": "/batches"},
+        {"path_contains": "/jobs/ingest", "method": "PATCH"},
+        {"path_contains": "/jobs/ingest", "method": "GET"},
+        {"path_contains": "Results"},
+    ]
+    for turn in range(2):
+        for n, where in enumerate(steps):
+            kind = kinds[(n + turn) % 2]
+            needs_no_token = where["path_contains"] == "/oauth2/token"
+            no_body = where["path_contains"] == "/batches"
+            # There may be one poll only; then two faults would strike one call, and that is not passing.
+            twice = turn and (where.get("method") == "GET" or where["path_contains"] == "Results")
+            if not (needs_no_token and kind in ("401", "expire")) and not (no_body and kind == "cut") and not twice:
+                office.org.fault(kind, skip=turn, **where)
+    world.settings["timeout_s"] = 1.0 if "silent" in kinds else 60
+    try:
+        reports = [world.run("accounts"), world.run("contacts")]
+    finally:
+        office.org.clear_faults()
+        del world.settings["timeout_s"], world.settings["collections_up_to"]
+    assert [r.verdict for r in reports] == ["success", "success"]
+    office.judge()
+    office.quiet("accounts", "contacts")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -38,6 +38,7 @@ class BulkSender:
         self._settings = settings
         self._request = request
         self._jobs = BulkJobs(connection, settings)
+        self._cut_short: DestinationError | None = None
 
     def send(self, tables: Iterable[pa.Table]) -> Iterator[Event]:
         """Send all rows, announcing each job before its rows are uploaded.
@@ -56,6 +57,9 @@ class BulkSender:
                 before += len(part)
             finally:
                 part.close()
+        if self._cut_short is not None:
+            # After the other parts, whose rows have done nothing wrong.
+            raise self._cut_short
 
     def resume(self, token: Mapping[str, object], tables: Iterable[pa.Table]) -> Iterator[Event]:
         """Find out what became of a job. Rows without an outcome afterwards were not written."""
@@ -92,14 +96,19 @@ class BulkSender:
             )
         if found["state"] == "Failed" and _untouched(found):
             raise self._failure(found)
-        yield from self._results(found, part, len(part))
+        unprocessed = yield from self._results(found, part, len(part))
+        if found["state"] == "Failed" and unprocessed:
+            self._cut_short = self._cut_short or self._failure(found, unprocessed)
         if found["state"] == "Aborted":
             raise DestinationRefused(
                 f"salesforce: someone aborted Bulk job {job} in the org (Setup > Bulk Data Load Jobs). "
                 "Rows it had not come to stay due and go with the next run."
             )
 
-    def _results(self, found: Mapping[str, Any], part: Part, sent: int, *, resumed: bool = False) -> Iterator[Event]:
+    def _results(
+        self, found: Mapping[str, Any], part: Part, sent: int, *, resumed: bool = False
+    ) -> Generator[Event, None, int]:
+        """Outcomes of the rows that have one; hands back how many rows the org did not come to."""
         job, operation, tally = str(found["id"]), self._request.operation, Tally()
         yield from bulk_results.successful(self._connection, job, part.index, operation, tally)
         if found.get("numberRecordsFailed") or found["state"] != "JobComplete":
@@ -123,6 +132,7 @@ class BulkSender:
                 f"{tally.unprocessed:,} unprocessed rows, {tally.unknown:,} of which were not sent. "
                 "Rows with a result are settled, the others stay due."
             )
+        return max(0, left)
 
     def _once_more(self, tally: Tally, part: Part, *, resumed: bool) -> Iterator[Event]:
         """Rows that met a lock or an alert go again, one call at a time; the job's token still covers them."""
@@ -136,9 +146,15 @@ class BulkSender:
             # The run that left the job may have come as far as this, and created them.
             yield from sender.send_rows(chunk, repeated=resumed)
 
-    def _failure(self, found: Mapping[str, Any]) -> DestinationError:
+    def _failure(self, found: Mapping[str, Any], unprocessed: int = 0) -> DestinationError:
         words = str(found.get("errorMessage") or "no reason given")
-        text = f"salesforce: Bulk job {found['id']} for {self._request.object} failed before any row: {words}. "
+        called = f"salesforce: Bulk job {found['id']} for {self._request.object}"
+        if unprocessed:
+            text = f"{called} failed before it came to {unprocessed:,} of its rows: {words}. Rows with a result are "
+            text += "settled, the others go with the next run."
+            passing = words.startswith(TRANSIENT_JOB_ERRORS)
+            return DestinationUnreachable(text) if passing else DestinationRefused(text)
+        text = f"{called} failed before any row: {words}. "
         if words.startswith(TRANSIENT_JOB_ERRORS):
             return DestinationUnreachable(text + "Nothing was written; the next run sends the rows again.")
         return DestinationRefused(

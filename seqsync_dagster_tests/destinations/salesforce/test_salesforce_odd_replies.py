@@ -117,7 +117,9 @@ def test_a_job_that_fails_midway_leaves_its_rest_due(
         return encode(texts, request, header=header).replace(b'"A002500","', b'"A002500","too many","')
 
     monkeypatch.setattr(bulk_parts, "_csv", broken)
-    sent = drain(connect(collections_up_to=0, bulk_part_rows=3000).send(upsert(4000), [accounts(4000)]))
+    sent = Sent()
+    with pytest.raises(DestinationRefused, match=r"failed before it came to 500 of its rows: .*the next run"):
+        drain(connect(collections_up_to=0, bulk_part_rows=3000).send(upsert(4000), [accounts(4000)]), sent)
     written = {int(key[1:]) for key in emulator.by_external_id("Account")}
     assert sent.acknowledged() == written
     assert set(range(3000, 4000)) < written and 2500 not in written
