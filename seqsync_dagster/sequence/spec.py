@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from seqsync_dagster.sequence.defaults import with_defaults
 from seqsync_dagster.sequence.graph import check
 from seqsync_dagster.sequence.strict import Strict, nearest
 
@@ -408,9 +409,27 @@ class SequenceSpec(Strict):
     ] = None
     errors: Errors = Errors()
     guards: Guards = Guards()
-    syncs: Annotated[tuple[SyncSpec, ...], Field(description="The syncs, in any order.")]
+    defaults: Annotated[
+        dict[str, Any],
+        Field(
+            default_factory=dict,
+            description="What the syncs share: anything that a sync can say but its name and its model. A sync's own "
+            "word counts; `fields` are put together, and `sensitive` adds the columns that a sync maps.",
+        ),
+    ]
+    syncs: Annotated[
+        tuple[SyncSpec, ...],
+        Field(
+            description="The syncs, in any order; or `{from: syncs/*.yaml}`, with one file beside this one for each."
+        ),
+    ]
 
     _tuples = field_validator("owners", mode="before")(_as_tuple)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shared(cls, data: Any) -> Any:
+        return with_defaults(data, SyncSpec.model_fields)
 
     @model_validator(mode="after")
     def _whole(self) -> SequenceSpec:
