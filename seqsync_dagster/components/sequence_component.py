@@ -18,10 +18,12 @@ from seqsync_dagster.components.drift import run_drift_step
 from seqsync_dagster.components.inputs import DbtGraph, Inputs, all_builds, all_deps
 from seqsync_dagster.components.outcome import SEQUENCE
 from seqsync_dagster.components.plan_job import Planning, build_plan_job
+from seqsync_dagster.components.sync_files import with_sync_files
 from seqsync_dagster.components.triggers import build_schedules, build_sensors
 from seqsync_dagster.components.warehouse_component import Warehouse
 from seqsync_dagster.components.yaml_source import Location, YamlSource, as_written, unknown_name
 from seqsync_dagster.errors import SeqsyncError
+from seqsync_dagster.sequence.defaults import OWN
 from seqsync_dagster.sequence.graph import order, waits_for
 from seqsync_dagster.sequence.spec import ParentLookup, RecordLookup, SequenceSpec, SyncSpec
 
@@ -89,12 +91,12 @@ class SyncSequence(dg.Component):
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
         """The attributes' schema, for editors."""
-        return as_written(SequenceSpec)
+        return as_written(SequenceSpec, _for_editors)
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
         """From YAML. Raises `ConfigurationError` with file and line of every mistake."""
-        source = YamlSource.of(attributes, context)
+        source = with_sync_files(YamlSource.of(attributes, context))
         return cls(spec=source.validate(SequenceSpec, is_tag=_is_tag), source=source)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
@@ -143,8 +145,19 @@ class SyncSequence(dg.Component):
             owners=[*(sync.owners or self.spec.owners)],
             kinds={kind},
             tags={SEQUENCE: self.spec.name},
-            metadata=metadata.of_definition(self.spec, sync, inputs.model),
+            metadata={**metadata.of_definition(self.spec, sync, inputs.model), **self._place_of(sync)},
         )
+
+    def _place_of(self, sync: SyncSpec) -> Mapping[str, Any]:
+        """The line that the sync stands at, for Dagster to lead there; it adds that of the sequence by itself."""
+        index = next(n for n, each in enumerate(self.spec.syncs) if each.name == sync.name)
+        place = self.source.position("syncs", index)
+        if place is None:
+            return {}
+        reference = dg.LocalFileCodeReference(
+            file_path=place.filename, line_number=place.start.line, label=f"sync {sync.name}"
+        )
+        return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
 
     def get_finish_spec(self, kind: str) -> dg.AssetSpec:
         """The closing asset. Override to change how it is shown; the key must stay."""
@@ -384,6 +397,20 @@ def describe(sync: SyncSpec) -> str:
     else:
         lines.append("Records whose rows left the model are kept.")
     return "\n\n".join(([sync.description] if sync.description else []) + ["\n".join(lines)])
+
+
+def _for_editors(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema as YAML is written: syncs may stand in files, and leave to the defaults what they share."""
+    sync = schema["$defs"]["SyncSpec"]
+    sync["required"] = []
+    properties = schema["properties"]
+    shared = {name: each for name, each in sync["properties"].items() if name not in OWN}
+    properties["defaults"] |= {"additionalProperties": False, "properties": shared}
+    paths = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+    files = {"type": "object", "properties": {"from": paths}, "required": ["from"], "additionalProperties": False}
+    listed = {name: properties["syncs"].pop(name) for name in ("type", "items")}
+    properties["syncs"]["anyOf"] = [listed, files]
+    return schema
 
 
 def _is_tag(location: Location) -> bool:

@@ -21,20 +21,22 @@ from seqsync_dagster.sequence.strict import nearest
 
 if TYPE_CHECKING:
     import dagster as dg
-    from dagster_shared.yaml_utils.source_position import SourcePositionTree
+    from dagster_shared.yaml_utils.source_position import SourcePosition, SourcePositionTree
     from pydantic_core import ErrorDetails
 
 Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[str | int, ...]
 
 
-def as_written(spec: type[BaseModel]) -> type[BaseModel]:
-    """A model that takes any attributes as they are, and shows the JSON schema of `spec` to editors."""
+def as_written(
+    spec: type[BaseModel], adjust: Callable[[dict[str, Any]], dict[str, Any]] = lambda schema: schema
+) -> type[BaseModel]:
+    """A model that takes any attributes as they are, and shows the JSON schema of `spec` to editors, adjusted."""
 
     class AsWritten(RootModel[Any]):
         @classmethod
         def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
-            return spec.model_json_schema(*args, **kwargs)
+            return adjust(spec.model_json_schema(*args, **kwargs))
 
     AsWritten.__name__ = AsWritten.__qualname__ = spec.__name__
     return AsWritten
@@ -63,13 +65,17 @@ class YamlSource:
         position = _closest(self.tree, location).position
         return ConfigurationError(_at(position.filename, position.start, message, self.quote))
 
+    def position(self, *location: str | int) -> SourcePosition | None:
+        """Where the attribute at `location` stands, or the nearest one around it; None without a file."""
+        return _closest(self.tree, location).position if self.tree is not None else None
+
     def validate(self, spec: type[Model], *, is_tag: Callable[[Location], bool] = lambda location: False) -> Model:
         """The attributes as a `spec`. Raises `ConfigurationError` with every mistake found.
 
         `is_tag` tells locations that pydantic makes up (the arms of a union) from those in the file.
         """
         if self.tree is not None:
-            self._refuse_repeated_names(self.tree)
+            self.refuse_repeated_names(self.tree)
         try:
             return spec.model_validate(self.raw)
         except ValidationError as error:
@@ -85,6 +91,7 @@ class YamlSource:
             full += (part,)
             if not is_tag(full) and part != "[key]":
                 location += (part,)
+        location = self._shared(location)
         message = _worded(error, location, known)
         if name := _name_of_item(self.raw, location):
             # The place is searched by what the message names inside the sync, not by the sync's own name.
@@ -94,7 +101,17 @@ class YamlSource:
             message = f"sync {name!r}: {message}"
         return _at(place.position.filename, place.position.start, message, self.quote) if place else message
 
-    def _refuse_repeated_names(self, tree: SourcePositionTree) -> None:
+    def _shared(self, location: Location) -> Location:
+        """Where in the file it stands: what a sync does not say itself, the defaults of its sequence say."""
+        if location[:1] != ("syncs",) or len(location) < 3 or not isinstance(self.raw, dict):
+            return location
+        defaults = self.raw.get("defaults")
+        if _depth(defaults, location[2:]) > _depth(_at_path(self.raw, location[:2]), location[2:]):
+            return ("defaults", *location[2:])
+        return location
+
+    def refuse_repeated_names(self, tree: SourcePositionTree) -> None:
+        """Raise `ConfigurationError` for a name that stands twice in a mapping of the document that begins there."""
         # YAML takes the last of two equal names and says nothing.
         file = tree.position.filename
         for name, start in _repeated_names(Path(file), tree.position.start.line):
@@ -116,11 +133,18 @@ def mistake_behind(error: BaseException) -> ConfigurationError | None:
         if isinstance(cause, ConfigurationError):
             return cause
         if isinstance(cause, yaml.MarkedYAMLError) and cause.problem_mark is not None:
-            mark = cause.problem_mark
-            excerpt = f"\n{mark.get_snippet()}" if mark.buffer else ""
-            return ConfigurationError(f"{mark.name}:{mark.line + 1}: this is not YAML: {cause.problem}.{excerpt}")
+            return not_yaml(cause)
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def not_yaml(error: yaml.MarkedYAMLError) -> ConfigurationError:
+    """A file that YAML cannot read, with its line."""
+    mark = error.problem_mark
+    if mark is None:
+        return ConfigurationError(f"this is not YAML: {error}")
+    excerpt = f"\n{mark.get_snippet()}" if mark.buffer else ""
+    return ConfigurationError(f"{mark.name}:{mark.line + 1}: this is not YAML: {error.problem}.{excerpt}")
 
 
 def _worded(error: ErrorDetails, location: Location, known: Collection[str]) -> str:
@@ -154,6 +178,20 @@ def _name_of_item(raw: Any, location: Location) -> str | None:
             except (LookupError, TypeError):
                 return None
     return None
+
+
+def _at_path(value: Any, path: Location) -> Any:
+    for part in path:
+        try:
+            value = value[part]
+        except (LookupError, TypeError):
+            return None
+    return value
+
+
+def _depth(value: Any, path: Location) -> int:
+    """How far `path` leads into `value`."""
+    return next((n for n in range(len(path), 0, -1) if _at_path(value, path[:n]) is not None), 0)
 
 
 def _closest(tree: SourcePositionTree, location: Sequence[str | int]) -> SourcePositionTree:

@@ -8,6 +8,7 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
+from seqsync_dagster.sequence.defaults import with_defaults
 from seqsync_dagster.sequence.graph import check
 from seqsync_dagster.sequence.strict import Strict, nearest
 
@@ -485,7 +486,20 @@ class SequenceSpec(Strict):
             "Default: UTC."
         ),
     ] = None
-    syncs: Annotated[tuple[SyncSpec, ...], Field(description="The syncs, in any order.")]
+    defaults: Annotated[
+        dict[str, Any],
+        Field(
+            default_factory=dict,
+            description="What the syncs share: anything that a sync can say but its name and its model. A sync's own "
+            "word counts; `fields` are put together, and `sensitive` adds the columns that a sync maps.",
+        ),
+    ]
+    syncs: Annotated[
+        tuple[SyncSpec, ...],
+        Field(
+            description="The syncs, in any order; or `{from: syncs/*.yaml}`, with one file beside this one for each."
+        ),
+    ]
 
     _tuples = field_validator("owners", mode="before")(_as_tuple)
 
@@ -495,6 +509,11 @@ class SequenceSpec(Strict):
         # A sync knows its zone by itself: it decides about what the sync sends.
         own = {"source_timezone": info.data.get("source_timezone")}
         return tuple(s if s.source_timezone is not None else s.model_copy(update=own) for s in syncs)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shared(cls, data: Any) -> Any:
+        return with_defaults(data, SyncSpec.model_fields)
 
     @model_validator(mode="after")
     def _whole(self) -> SequenceSpec:
