@@ -43,7 +43,7 @@ def find_existing(search: Search) -> bool:
     asked = False
     if _adopting(search):
         asked |= _adopt(search)
-    return asked
+    return _look_for_gone(search) or asked
 
 
 def _adopting(search: Search) -> bool:
@@ -67,6 +67,7 @@ def _adopt(search: Search) -> bool:
     fields = [f for f, _ in sync.mappings()]
     read = _read(search, [sync.match], fields, seeking)
     found = room.frugally(lambda: existing.write_matched(connection, search.case_sensitive))
+    connection.commit()
     if not found:
         work.log(f"{sync.name}: {seeking} rows looked for their records, none of them is there")
         return True
@@ -78,6 +79,31 @@ def _adopt(search: Search) -> bool:
     room.frugally(lambda: existing.adopt_matched(connection, sync))
     connection.commit()
     work.log(f"{sync.name}: {found} of {seeking} rows have a record already, {differing} of these differ")
+    return True
+
+
+def _look_for_gone(search: Search) -> bool:
+    """A record that was merged into another, or made anew, may have the key again: ask once."""
+    work, room = search.work, search.room
+    sync, connection = work.sync, room.connection
+    rows = existing.judged(sync)
+    if not existing.count(connection, rows, existing.gone(rows)):
+        return False
+    due = existing.not_looked_for(rows, search.tables)
+    seeking = room.frugally(
+        lambda: existing.write_seekers(connection, rows, due, rows.c.match_text, [rows.c.match_key])
+    )
+    if seeking:
+        _read(search, [sync.match], [], seeking)
+    else:
+        existing.create_records(connection, 1, 0)
+    connection.commit()
+    found = room.frugally(lambda: existing.write_matched(connection, search.case_sensitive))
+    connection.commit()
+    room.frugally(lambda: existing.replace_gone(connection, sync))
+    connection.commit()
+    if seeking:
+        work.log(f"{sync.name}: {seeking} records are gone, {found} rows have another one now")
     return True
 
 

@@ -285,11 +285,18 @@ def _find_records(work: Work, room: Room, tables: StateTables, known: Registered
         values = room.fetch(lookup_values(shape, field))["value"].combine_chunks()
         _find(work, room, known, mapped, field, lookup.lookup, lookup.by, values)
     if work.sync.mode == "update":
+        # A record that is gone is looked for once, and not here, unless the operator asks for it.
+        named = sa.literal(bool(work.options.only_keys) or work.options.full_resync)
         d, ledger = delta_table(shape), tables.ledger
         unknown = (
             sa.select(d.c.match_text.label("value"))
             .select_from(d.outerjoin(ledger, ledger.c.match_key == d.c.match_key))
-            .where(d.c.fingerprint.is_not(None), d.c.match_text.is_not(None), ledger.c.dest_id.is_(None))
+            .where(
+                d.c.fingerprint.is_not(None),
+                d.c.match_text.is_not(None),
+                ledger.c.dest_id.is_(None),
+                sa.or_(ledger.c.state.is_distinct_from(t.GONE), named),
+            )
             .distinct()
         )
         values = room.fetch(unknown)["value"].combine_chunks()

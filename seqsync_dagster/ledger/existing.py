@@ -200,6 +200,44 @@ def adopt_matched(connection: sa.Connection, sync: SyncSpec) -> None:
     _judge_again(connection, sync, verdicts)
 
 
+def gone(rows: sa.TableClause) -> sa.ColumnElement[bool]:
+    """Rows that wait because their record is gone."""
+    return sa.and_(rows.c.status == t.WAITING, rows.c.code == "GONE")
+
+
+def not_looked_for(rows: sa.TableClause, tables: StateTables) -> sa.ColumnElement[bool]:
+    """Of the rows whose record is gone, those that were not looked for since."""
+    ledger = tables.ledger
+    due = sa.exists().where(
+        ledger.c.match_key == rows.c.match_key, ledger.c.state == t.GONE, ledger.c.retry_at.is_not(None)
+    )
+    return sa.and_(gone(rows), due)
+
+
+def count(connection: sa.Connection, rows: sa.TableClause, which: sa.ColumnElement[bool]) -> int:
+    """How many rows."""
+    return connection.execute(sa.select(sa.func.count()).select_from(rows).where(which)).scalar_one()
+
+
+def replace_gone(connection: sa.Connection, sync: SyncSpec) -> None:
+    """Rows with a record in place of the one that is gone update it; the others wait, or are created."""
+    m, j = _matched(), judged(sync)
+    found = m.c.match_key.is_not(None)
+    verdicts = (
+        sa.select(
+            j.c.match_key,
+            m.c.dest_id,
+            sa.literal(t.SEND).label("status"),
+            sa.case((found, t.UPDATE), else_=t.CREATE).label("operation"),
+            sa.cast(sa.null(), sa.Text).label("code"),
+            sa.cast(sa.null(), sa.Text).label("message"),
+        )
+        .select_from(j.outerjoin(m, m.c.match_key == j.c.match_key))
+        .where(gone(j), sa.true() if sync.on_gone == "recreate" else found)
+    )
+    _judge_again(connection, sync, verdicts)
+
+
 def _judge_again(connection: sa.Connection, sync: SyncSpec, verdicts: sa.Select[*tuple[Any, ...]]) -> None:
     """Write JUDGED anew with these verdicts; rows below one of these records in a hierarchy have its id at once."""
     temporary(connection, _VERDICTS, verdicts)

@@ -40,7 +40,7 @@ HELD = "held"  # a parent or looked-up record has no destination id
 INVALID = "invalid"  # it shares its key with another row
 LEFT = "left"  # it left the model; its record stays (removed: keep, or not ours to delete)
 REMOVAL_DUE = "removal_due"  # it left the model; finish deletes its record
-GONE = "gone"  # acknowledged once, no longer in the destination
+GONE = "gone"  # acknowledged once, no longer in the destination; looked for again by match while `retry_at` is set
 UNRESOLVED = "unresolved"  # a create whose reply was lost; sent again by match
 
 #: Status of a plan row.
@@ -176,6 +176,11 @@ def ledger_of(sequence: str, sync: str, schema: str) -> sa.TableClause:
     return sa.table(f"{sequence}__{sync}__ledger", *_ledger_columns(), schema=schema)
 
 
+def fixed_ledger(tables: StateTables) -> sa.TableClause:
+    """A sync's own ledger without the columns that its mapping gives it."""
+    return sa.table(tables.ledger.name, *_ledger_columns(), schema=tables.ledger.schema)
+
+
 def _ledger_columns() -> list[sa.ColumnClause[Any]]:
     return [
         sa.column("match_key", sa.Text),  # canonical text of the key; what everything joins on
@@ -191,6 +196,8 @@ def _ledger_columns() -> list[sa.ColumnClause[Any]]:
         sa.column("error_class", sa.Text),
         sa.column("run_id", sa.Text),  # the run that wrote this row last
         sa.column("settled_at", sa.DateTime(timezone=True)),
+        # The record that is gone, until another is acknowledged. Added to older ledgers by `registry.migrate`.
+        sa.column("gone_id", sa.Text),
     ]
 
 

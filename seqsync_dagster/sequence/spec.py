@@ -247,6 +247,13 @@ class SyncSpec(Strict):
         Literal["keep", "delete"],
         Field(description="What becomes of a record whose row left the model. Only records we created."),
     ] = "keep"
+    on_gone: Annotated[
+        Literal["report", "recreate"],
+        Field(
+            description="What becomes of a row whose record was deleted or merged in the destination, when no other "
+            "record has its key: `report` lets it wait for a run that names it in `only_keys`, `recreate` creates it."
+        ),
+    ] = "report"
     delete_adopted: Annotated[
         bool, Field(description="`removed: delete` also deletes records that were there before us.")
     ] = False
@@ -296,6 +303,8 @@ class SyncSpec(Strict):
                 f"{where}: removed: delete needs mode: upsert; "
                 "a sync that never creates a record has none of its own to delete."
             )
+        if self.on_gone == "recreate" and self.mode == "update":
+            raise ValueError(f"{where}: on_gone: recreate needs mode: upsert; mode: update never creates a record.")
         match = self.fields.get(self.match)
         if match is not None and (len(self.key) != 1 or _columns_of(match) != set(self.key)):
             raise ValueError(f"{where}: the match field {self.match} is filled from the key; take it out of fields.")

@@ -9,7 +9,8 @@ import pytest
 from seqsync_dagster.engine import existing
 from seqsync_dagster.engine.options import RunOptions
 from seqsync_dagster.errors import GuardTripped
-from seqsync_dagster_tests.engine.test_drift import MESSY, MESSY_TABLE, edit
+from seqsync_dagster_tests.emulator_process import Api
+from seqsync_dagster_tests.engine.test_drift import MESSY, MESSY_TABLE, checked, edit
 from seqsync_dagster_tests.engine.world import ACCOUNTS, CONTACTS, WORKSPACES, World, crm
 
 ADOPT: dict[str, Any] = {"first_run": "adopt"}
@@ -171,3 +172,127 @@ def test_an_adoption_goes_on_until_the_whole_model_was_seen_to(world: World) -> 
     world.sql("UPDATE crm.accounts SET name = 'n2' WHERE account_id = 'A2'")
     assert world.run("accounts").counts.adopted == 1
     assert {r["origin"] for k, r in world.ledger("accounts").items() if k != "a4" and r["dest_id"]} == {"adopted"}
+
+
+def merged(world: World, obj: str, loser: str, **values: Any) -> tuple[str, str]:
+    """A person merges a record into another, which takes over its external id; the ids of both."""
+    [master] = world.org.seed(obj, [values])
+    old = world.org.by_external_id(obj)[loser]["Id"]
+    body = {"object": obj, "master": master, "losers": [old]}
+    world.org._call("POST", "merge", body)
+    update = {"records": [{"attributes": {"type": obj}, "id": master, "External_Id__c": loser}]}
+    [reply] = Api(world.org.url).patch("composite/sobjects", json=update).json()
+    assert reply["success"], reply
+    return old, master
+
+
+def test_a_merged_record_is_found_again_by_match_and_its_children_follow(world: World) -> None:
+    world.insert("crm.accounts", [("A1", "a", None, None), ("A2", "b", None, "A1"), ("A3", "c", None, None)])
+    world.insert("crm.contacts", [("C1", "x", None, "A1", None)])
+    world.run_all()
+    old, new = merged(world, "Account", "A1", Name="survivor")
+    world.sql("UPDATE crm.accounts SET name = 'renamed' WHERE account_id = 'A1'")
+    report = world.run("accounts")
+    assert (report.counts.rejected, report.counts.updated) == (1, 0)
+    row = world.ledger("accounts")["a1"]
+    assert (row["state"], row["dest_id"], row["gone_id"]) == ("gone", None, old)
+    report = world.run("accounts")
+    assert (report.counts.updated, report.counts.waiting, report.verdict) == (1, 0, "success")
+    row = world.ledger("accounts")["a1"]
+    assert (row["state"], row["dest_id"], row["gone_id"], row["origin"]) == ("acknowledged", new, None, "created")
+    assert world.org.by_external_id("Account")["A1"]["Name"] == "renamed"
+    [log] = [r for r in world.state("accounts", "changelog") if r["operation"] == "updated" and r["key"] == "A1"]
+    assert (log["dest_id"], log["previous_dest_id"]) == (new, old)
+    assert [world.run(n).counts.updated for n in ("accounts", "contacts")] == [1, 1], "A2 and C1 have another parent"
+    assert world.org.by_external_id("Contact")["C1"]["AccountId"] == new
+    assert [world.run(n).plan_id for n in ("accounts", "contacts")] == ["-", "-"]
+
+
+def test_a_deleted_record_is_looked_for_once_then_waits_or_is_created_as_the_yaml_says(world: World) -> None:
+    world.insert("crm.accounts", [("A1", "a", None, None), ("A2", "b", None, "A1")])
+    world.sequence = crm({**ACCOUNTS, "drift": {"heal": True}})
+    world.run("accounts")
+    old = world.org.by_external_id("Account")["A1"]["Id"]
+    world.org.remove("Account", old)
+    drift = checked(world, "accounts")
+    assert (drift.made_gone, drift.made_due) == (1, 1), "the child has lost its parent"
+    world.org.reset_calls()
+    report = world.run("accounts")
+    assert (report.counts.waiting, report.counts.planned, report.verdict) == (1, 0, "partial")
+    [problem] = [p for p in report.problems if p.key == "A1"]
+    assert (problem.status, problem.code) == ("waiting", "GONE")
+    said = f"its record {old} is gone in the destination, and no other has this key; name the row in only_keys to"
+    assert problem.message.startswith(said)
+    assert problem.message.endswith("RECORD_GONE: a drift check did not find the record: it was deleted or merged, or "
+                                    "is out of sight")  # fmt: skip
+    # Login, org, describe, and the question.
+    assert report.api_calls == 4
+    world.org.reset_calls()
+    assert world.run("accounts").plan_id == "-"
+    world.sql("UPDATE crm.accounts SET name = 'changed' WHERE account_id = 'A1'")
+    report = world.run("accounts")
+    assert (report.counts.waiting, report.counts.planned, problem in report.problems) == (1, 0, False)
+    assert problem.message in {p.message for p in report.problems}
+    assert world.org.calls()["total"] == 0, "nothing is asked again"
+    world.sequence = crm({**ACCOUNTS, "on_gone": "recreate"})
+    report = world.run("accounts")
+    assert (report.counts.created, report.counts.updated, report.counts.waiting) == (1, 1, 0), "the child follows"
+    new = world.ledger("accounts")["a1"]["dest_id"]
+    [log] = [r for r in world.state("accounts", "changelog") if r["operation"] == "created" and r["previous_dest_id"]]
+    assert (log["dest_id"], log["previous_dest_id"]) == (new, old)
+    assert world.org.by_external_id("Account")["A2"]["ParentId"] == new
+    # With recreate the next run after the loss is enough.
+    world.org.remove("Account", world.org.by_external_id("Account")["A2"]["Id"])
+    world.sql("UPDATE crm.accounts SET name = 'again' WHERE account_id = 'A2'")
+    assert world.run("accounts").counts.rejected == 1
+    assert world.run("accounts").counts.created == 1
+    assert world.run("accounts").plan_id == "-"
+
+
+def test_a_gone_row_whose_parent_is_gone_too_stays_gone(world: World) -> None:
+    world.insert("crm.accounts", [("A1", "a", None, None), ("A2", "b", None, "A1")])
+    world.run("accounts")
+    for key in ("A1", "A2"):
+        world.org.remove("Account", world.org.by_external_id("Account")[key]["Id"])
+    world.sql("UPDATE crm.accounts SET name = 'changed'")
+    assert world.run("accounts").counts.rejected == 2
+    assert world.run("accounts").counts.created == 0
+    states = {k: r["state"] for k, r in world.ledger("accounts").items()}
+    assert states == {"a1": "gone", "a2": "gone"}
+    assert world.run("accounts", RunOptions(only_keys=("A1",))).counts.created == 1
+    c = world.run("accounts").counts
+    assert (c.created, c.waiting) == (0, 1)
+    assert world.ledger("accounts")["a2"]["state"] == "gone"
+
+
+def test_mode_update_finds_a_merged_record_again_and_asks_once_for_a_deleted_one(world: World) -> None:
+    world.org.seed("Account", [{"Name": "x", "External_Id__c": f"A{i}"} for i in (1, 2)])
+    world.sequence = crm({**ACCOUNTS, "mode": "update"})
+    world.insert("crm.accounts", [("A1", "a", None, None), ("A2", "b", None, None)])
+    assert world.run("accounts").counts.updated == 2
+    _, new = merged(world, "Account", "A1", Name="survivor")
+    world.org.remove("Account", world.org.by_external_id("Account")["A2"]["Id"])
+    world.sql("UPDATE crm.accounts SET name = 'changed'")
+    assert world.run("accounts").counts.rejected == 2
+    c = world.run("accounts").counts
+    assert (c.updated, c.waiting, c.rejected) == (1, 1, 0)
+    assert world.ledger("accounts")["a1"]["dest_id"] == new
+    world.sql("UPDATE crm.accounts SET name = 'changed again' WHERE account_id = 'A2'")
+    world.org.reset_calls()
+    assert world.run("accounts").counts.waiting == 1
+    assert world.org.calls()["total"] == 0
+
+
+def test_a_ledger_of_an_earlier_release_gets_the_new_column(world: World) -> None:
+    world.insert("crm.accounts", [("A1", "a", None, None)])
+    world.run("accounts")
+    site = world.site()
+    with site.warehouse.open("crm", "accounts") as room:
+        room.connection.exec_driver_sql(f'ALTER TABLE "{room.schema}".crm__accounts__ledger DROP COLUMN gone_id')
+        room.connection.commit()
+    site.warehouse.close()
+    site.journal.close()
+    site.destination.close()
+    world.sql("UPDATE crm.accounts SET name = 'changed'")
+    assert world.run("accounts").counts.updated == 1
+    assert world.ledger("accounts")["a1"]["gone_id"] is None
