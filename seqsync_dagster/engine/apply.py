@@ -13,13 +13,19 @@ from seqsync_dagster.engine.site import Work
 from seqsync_dagster.errors import BudgetSpent
 from seqsync_dagster.ledger import rows as plan_rows
 from seqsync_dagster.ledger.rows import MASK, Group
-from seqsync_dagster.ledger.tables import ADOPT, CREATE, DELETE, UPDATE, StateTables
+from seqsync_dagster.ledger.tables import ADOPT, CREATE, DELETE, LINK, UPDATE, StateTables
 from seqsync_dagster.warehouse.open import Room, pages
 
 #: Rows per frame. Large enough that a frame's fixed costs vanish, small enough that memory stays flat.
 PAGE = 10_000
 
-_OPERATIONS: dict[str, Operation] = {CREATE: "upsert", UPDATE: "update", ADOPT: "update", DELETE: "delete"}
+_OPERATIONS: dict[str, Operation] = {
+    CREATE: "upsert",
+    UPDATE: "update",
+    ADOPT: "update",
+    LINK: "update",
+    DELETE: "delete",
+}
 
 
 @dataclass

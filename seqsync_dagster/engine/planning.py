@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from seqsync_dagster.engine.comparing import Against, Comparison, compare
-from seqsync_dagster.engine.existing import Search, find_existing
+from seqsync_dagster.engine.existing import Search, find_existing, note_shared
 from seqsync_dagster.engine.guard import PlannedChange
 from seqsync_dagster.engine.preflight import Mapped, check_mapping, first_writes, match_field
 from seqsync_dagster.engine.report import Counts
@@ -153,6 +153,8 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
         room.release_model()
         assert known is not None and compared.rows is not None
         return _unchanged(known, mapped, compared.rows)
+    search = Search(work, room, tables, known, mapped, case_sensitive, model)
+    economically(lambda: note_shared(search))
     room.release_model()
     _find_records(work, room, tables, known, mapped)
     request = PlanRequest(
@@ -169,7 +171,7 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
     economically(lambda: judge_rows(room, request))
     connection.commit()
     # After that the room may have been told to make do with little.
-    whole |= find_existing(Search(work, room, tables, known, mapped, case_sensitive))
+    whole |= find_existing(search)
     prepared = economically(lambda: place_rows(room, request))
     connection.commit()
     work.site.journal.begin(work.lease, work.run_id)
@@ -369,6 +371,7 @@ def _count(
     if compared.rows is not None and duplicates:
         twins = _unchanged_twins(connection, tables)
     # Records that were found for rows are what an adoption may change, as acknowledged ones are for other runs.
+    # One that gets its key only now is so much like a create that no guard limits it.
     adopted, adopting = of(t.ADOPTED), of(t.SEND, t.ADOPT)
     acknowledged += adopted + adopting
     unchanged = of(t.UNCHANGED)
@@ -402,7 +405,7 @@ def _count(
         )
     ).scalar_one()
     updates, removals = of(t.SEND, t.UPDATE) + adopting, of(t.REMOVAL) + waiting
-    return counts, PlannedChange(acknowledged + waiting, updates, removals, adopted + adopting)
+    return counts, PlannedChange(acknowledged + waiting, updates, removals, adopted + adopting, of(t.SEND, t.LINK))
 
 
 def _unchanged_twins(connection: sa.Connection, tables: StateTables) -> int:

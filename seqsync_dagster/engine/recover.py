@@ -15,7 +15,7 @@ from seqsync_dagster.engine.site import Work, checked_account
 from seqsync_dagster.journal import OpenRun, OpenSend, Scope
 from seqsync_dagster.ledger import registry
 from seqsync_dagster.ledger import rows as plan_rows
-from seqsync_dagster.ledger.tables import ADOPT, UPDATE, StateTables
+from seqsync_dagster.ledger.tables import ADOPT, LINK, UPDATE, StateTables
 from seqsync_dagster.sequence.spec import SyncSpec
 from seqsync_dagster.warehouse.open import Room
 
@@ -67,7 +67,7 @@ def _resume(work: Work, room: Room, tables: StateTables, run_id: str, send: Open
     operation = str(send.request["operation"])
     request = Request(
         object=str(send.request["object"]),
-        operation="upsert" if operation == "create" else "update" if operation in (UPDATE, ADOPT) else "delete",
+        operation="upsert" if operation == "create" else "update" if operation in (UPDATE, ADOPT, LINK) else "delete",
         match=work.sync.match if operation == "create" else None,
         rows=send.last_seq - send.first_seq + 1,
         ignore_nulls=plan_rows.ignored_nulls(work.sync),

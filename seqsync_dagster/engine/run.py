@@ -119,7 +119,7 @@ def _carry_out(work: Work, room: Room, planned: Planned, calls: CallCount, began
 
 
 def _preflight(work: Work, planned: Planned) -> None:
-    updates = planned.change.updates
+    updates = planned.change.updates + planned.change.linked
     writes: set[Write] = {"update"} if updates else set()
     if planned.counts.planned > updates:
         writes.add("create")

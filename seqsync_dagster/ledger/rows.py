@@ -52,10 +52,10 @@ def page(tables: StateTables, sync: SyncSpec, operation: str, first: int, last: 
     columns: list[sa.ColumnElement[Any]] = [p.c.seq]
     source: sa.FromClause = p
     where: list[sa.ColumnElement[bool]] = [p.c.status == t.SEND, p.c.seq.between(first, last)]
-    if operation in (t.UPDATE, t.ADOPT, t.DELETE):
+    if operation in (t.UPDATE, t.ADOPT, t.LINK, t.DELETE):
         columns.append(p.c.dest_id)
     if operation != t.DELETE:
-        if operation == t.CREATE:
+        if operation in (t.CREATE, t.LINK):
             columns.append(p.c.match_text.label(sync.match))
         for n, (field, mapping) in enumerate(sync.mappings()):
             if field in shape.values:
@@ -129,7 +129,7 @@ def problem_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec,
 def change_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec, limit: int) -> list[Mapping[str, Any]]:
     """The first rows that were acknowledged: key, operation, dest_id, and ``shown_<field>`` values, masked."""
     p, o = tables.plan, tables.outcome
-    adopted = sa.or_(p.c.operation == t.ADOPT, o.c.created.is_(False))
+    adopted = sa.or_(p.c.operation.in_([t.ADOPT, t.LINK]), o.c.created.is_(False))
     operation = sa.case((p.c.operation == t.UPDATE, "updated"), (adopted, "adopted"), else_="created")
     select = (
         sa.select(
@@ -183,7 +183,7 @@ def outcome_counts(connection: sa.Connection, tables: StateTables) -> dict[str, 
         (sa.and_(o.c.code.is_not(None), own.c.tried_fingerprint == p.c.fingerprint), "rejected_again"),
         (o.c.code.is_not(None), "rejected"),
         (p.c.operation == t.UPDATE, "updated"),
-        (sa.or_(p.c.operation == t.ADOPT, o.c.created.is_(False)), "adopted"),
+        (sa.or_(p.c.operation.in_([t.ADOPT, t.LINK]), o.c.created.is_(False)), "adopted"),
         else_="created",
     ).label("fate")
     rows = connection.execute(

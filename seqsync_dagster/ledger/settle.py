@@ -322,7 +322,7 @@ def _log(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
         (sa.and_(p.c.operation == t.DELETE, sa.or_(o.c.code.is_(None), o.c.error_class == "gone")), "removed"),
         (o.c.code.is_not(None), "rejected"),
         (p.c.operation == t.UPDATE, "updated"),
-        (sa.or_(p.c.operation == t.ADOPT, o.c.created.is_(False)), "adopted"),
+        (sa.or_(p.c.operation.in_([t.ADOPT, t.LINK]), o.c.created.is_(False)), "adopted"),
         else_="created",
     )
     values: dict[str, Any] = {

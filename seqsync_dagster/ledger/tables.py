@@ -60,6 +60,8 @@ UNCHANGED = "unchanged"  # named by the operator, but as the destination acknowl
 CREATE, UPDATE, DELETE = "create", "update", "delete"
 #: An update, by its id, of a record that was found for a row and was never acknowledged before.
 ADOPT = "adopt"
+#: The same for a record that has no key yet; the update gives it one.
+LINK = "link"
 
 
 def _named(prefix: str, name: str) -> str:

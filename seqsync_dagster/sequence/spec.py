@@ -247,6 +247,14 @@ class SyncSpec(Strict):
         Literal["keep", "delete"],
         Field(description="What becomes of a record whose row left the model. Only records we created."),
     ] = "keep"
+    adopt_by: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Mapped field(s), e.g. `Email`: a row that would be created takes over the one record whose "
+            "`match` field is empty and whose fields equal the row's, all of them. Where several records or rows "
+            "could be meant, none is taken and the row is refused."
+        ),
+    ] = ()
     on_gone: Annotated[
         Literal["report", "recreate"],
         Field(
@@ -269,7 +277,7 @@ class SyncSpec(Strict):
         Field(description="Check whether records were changed or deleted in the destination; `{}` for the defaults."),
     ] = None
 
-    _tuples = field_validator("key", "deps", "sensitive", "owners", mode="before")(_as_tuple)
+    _tuples = field_validator("key", "deps", "adopt_by", "sensitive", "owners", mode="before")(_as_tuple)
 
     @model_validator(mode="after")
     def _whole(self) -> SyncSpec:
@@ -303,6 +311,14 @@ class SyncSpec(Strict):
                 f"{where}: removed: delete needs mode: upsert; "
                 "a sync that never creates a record has none of its own to delete."
             )
+        if self.adopt_by and self.mode != "upsert":
+            raise ValueError(f"{where}: adopt_by is about rows that would be created; mode: {self.mode} creates none.")
+        able = [f for f, m in self.mappings() if isinstance(m, ColumnMapping)]
+        for field in self.adopt_by:
+            if field not in able:
+                raise ValueError(
+                    f"{where}: adopt_by names {field!r}, which is no field filled from a column.{nearest(field, able)}"
+                )
         if self.on_gone == "recreate" and self.mode == "update":
             raise ValueError(f"{where}: on_gone: recreate needs mode: upsert; mode: update never creates a record.")
         match = self.fields.get(self.match)

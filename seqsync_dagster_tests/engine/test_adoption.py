@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 
 from seqsync_dagster.engine import existing
 from seqsync_dagster.engine.options import RunOptions
-from seqsync_dagster.errors import GuardTripped
+from seqsync_dagster.errors import ConfigurationError, GuardTripped
 from seqsync_dagster_tests.emulator_process import Api
 from seqsync_dagster_tests.engine.test_drift import MESSY, MESSY_TABLE, checked, edit
 from seqsync_dagster_tests.engine.world import ACCOUNTS, CONTACTS, WORKSPACES, World, crm
@@ -296,3 +297,158 @@ def test_a_ledger_of_an_earlier_release_gets_the_new_column(world: World) -> Non
     world.sql("UPDATE crm.accounts SET name = 'changed'")
     assert world.run("accounts").counts.updated == 1
     assert world.ledger("accounts")["a1"]["gone_id"] is None
+
+
+LINKED: dict[str, Any] = {
+    **CONTACTS,
+    "adopt_by": ["Email"],
+    "fields": {"LastName": "last_name", "Email": "email", "AccountId": {"parent": "accounts", "from": "account_id"}},
+}
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+def test_a_record_without_a_key_is_taken_over_by_its_email_and_never_guessed(world: World, bulk: bool) -> None:
+    world.settings["collections_up_to"] = 1 if bulk else 2000
+    world.sequence = crm(ACCOUNTS, LINKED)
+    org = world.org
+    one, *_ = org.seed(
+        "Contact",
+        [
+            {"LastName": "Ada", "Email": "ada@example.com"},
+            {"LastName": "Bob", "Email": "bob@example.com"},
+            {"LastName": "Bob too", "Email": "bob@example.com"},
+            {"LastName": "Cyd", "Email": "cyd@example.com"},
+            {"LastName": "Dee", "Email": "dee@example.com", "External_Id__c": "OTHER"},
+            {"LastName": "Eve", "Email": "eve@example.com", "External_Id__c": "C5"},
+            {"LastName": "Eve without", "Email": "eve@example.com"},
+            {"LastName": "No mail"},
+        ],
+    )
+    rows = [
+        ("C1", "Ada", " ADA@example.com", None, None),
+        ("C2", "Bob", "bob@example.com", None, None),
+        ("C3", "Cyd", "cyd@example.com", None, None),
+        ("C3b", "Cyd", "CYD@example.com", None, None),
+        ("C4", "Dee", "dee@example.com", None, None),
+        ("C5", "Eve", "eve@example.com", None, None),
+        ("C6", "No mail", None, None, None),
+    ]
+    world.insert("crm.contacts", rows)
+    report = world.run("contacts")
+    c = report.counts
+    assert (c.created, c.adopted, c.adopted_as_is, c.rejected, c.refused) == (2, 2, 0, 3, 3), report.problems
+    records = org.by_external_id("Contact")
+    assert records["C1"]["Id"] == one
+    assert {k for k in records if k} == {"C1", "C4", "C5", "C6", "OTHER"}
+    ledger = world.ledger("contacts")
+    assert (ledger["c1"]["origin"], ledger["c5"]["origin"], ledger["c4"]["origin"]) == ("adopted", "adopted", "created")
+    assert operations(world, "contacts")["C1"] == ("adopted", one)
+    assert {p.key: (p.status, p.code) for p in report.problems} == dict.fromkeys(
+        ["C2", "C3", "C3b"], ("rejected", "AMBIGUOUS_MATCH")
+    )
+    said = {p.key: p.message for p in report.problems}
+    end = "None was taken. Fill External_Id__c of the right record, merge those that are the same, or mend the model"
+    assert said["C2"] == (
+        f"Email ***: records of Contact without External_Id__c that have it: 2; rows of the model: 1. {end}"
+    )
+    assert said["C3"] == said["C3b"] != said["C2"]
+    assert "1; rows of the model: 2" in said["C3"]
+    everywhere = str(report) + str(world.lines) + str(world.state("contacts", "ledger"))
+    assert "@example.com" not in everywhere.replace("ana.kovac@example.com", "")
+    org.reset_calls()
+    assert world.run("contacts").plan_id == "-", "what is ambiguous waits for its next try"
+    assert org.calls()["total"] == 0
+    # A person says which one it is; a later row with an email that is taken is ambiguous too.
+    bob = next(r["Id"] for r in org.records("Contact") if r["LastName"] == "Bob too")
+    body = {"records": [{"attributes": {"type": "Contact"}, "id": bob, "External_Id__c": "C2"}]}
+    assert Api(org.url).patch("composite/sobjects", json=body).json()[0]["success"]
+    org.seed("Contact", [{"LastName": "Ada again", "Email": "ada@example.com"}])
+    world.insert("crm.contacts", [("C7", "Ada", "ada@example.com", None, None)])
+    c = world.run("contacts", RunOptions(only_keys=("C2", "C7"))).counts
+    assert (c.adopted, c.rejected) == (1, 1)
+    assert world.ledger("contacts")["c2"]["dest_id"] == bob
+
+
+def test_several_fields_must_all_be_equal_and_hierarchies_follow(world: World) -> None:
+    world.sequence = crm({**ACCOUNTS, **ADOPT, "adopt_by": ["Name", "Website"]})
+    parent, child, _, by_key = world.org.seed(
+        "Account",
+        [
+            {"Name": "Acme", "Website": "acme.example"},
+            {"Name": "Beta", "Website": "beta.example"},
+            {"Name": "Beta", "Website": "other.example"},
+            {"Name": "Key", "External_Id__c": "A3"},
+        ],
+    )
+    rows = [("A1", "ACME", "acme.example", None), ("A2", "Beta", "beta.example", "A1")]
+    world.insert("crm.accounts", [*rows, ("A3", "Key", None, None), ("A4", "Acme", None, "A2")])
+    c = world.run("accounts").counts
+    assert (c.created, c.adopted, c.adopted_as_is, c.rejected) == (1, 3, 1, 0)
+    records = world.org.by_external_id("Account")
+    assert [records[k]["Id"] for k in ("A1", "A2", "A3")] == [parent, child, by_key]
+    assert (records["A1"]["Name"], records["A2"]["ParentId"], records["A4"]["ParentId"]) == ("ACME", parent, child)
+    assert world.run("accounts").plan_id == "-"
+
+
+def test_many_rows_take_over_records_in_few_calls(world: World) -> None:
+    world.sequence = crm(ACCOUNTS, LINKED)
+    people = [(f"C{i:04}", f"p{i}", f"somebody.{i:04}@example.com", None, None) for i in range(1200)]
+    world.org.seed("Contact", [{"LastName": n, "Email": e} for _, n, e, _, _ in people])
+    world.insert("crm.contacts", people)
+    world.org.reset_calls()
+    report = world.run("contacts")
+    assert (report.counts.adopted, report.counts.created) == (1200, 0)
+    # The emails and the keys are looked for by reading records in pages; six calls carry rows.
+    assert report.row_bearing_calls == 6
+    assert report.api_calls <= 6 + 3 + 4
+
+
+def test_what_adopt_by_cannot_be_is_said_before_anything_is_sent(world: World) -> None:
+    for wrong, message in (
+        ({"adopt_by": "Emial"}, "adopt_by names 'Emial', which is no field filled from a column. Did you mean 'Email'"),
+        ({"adopt_by": "AccountId"}, "adopt_by names 'AccountId', which is no field filled from a column"),
+        ({"mode": "update"}, "adopt_by is about rows that would be created; mode: update creates none"),
+        ({"adopt_by": [], "mode": "update", "on_gone": "recreate"}, "on_gone: recreate needs mode: upsert"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            crm(ACCOUNTS, {**LINKED, **wrong})
+    fields = {**ACCOUNTS["fields"], "Description": "website"}  # type: ignore[dict-item]
+    world.sequence = crm({**ACCOUNTS, "fields": fields, "adopt_by": "Description"})
+    world.insert("crm.accounts", [("A1", "a", "long text", None)])
+    with pytest.raises(
+        ConfigurationError, match=r"adopt_by: records cannot be found by Account.Description \(textarea\)"
+    ):
+        world.run("accounts")
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_what_nobody_touched_since_is_adopted_as_it_is_and_nothing_else(world: World, seed: int) -> None:
+    chance = random.Random(seed)
+    texts = ["x", "Ünï ", " two  blanks", "UPPER", "a\nb", "", "  ", None]
+    sites = ["a.example", "B.example ", None]
+    keys = [f"A{i:02}" for i in range(40)]
+    rows = [
+        (k, f"n{i}{chance.choice(texts) or ''}", chance.choice(sites), chance.choice([None, *keys[:i]]))
+        for i, k in enumerate(keys)
+    ]
+    world.insert("crm.accounts", rows)
+    world.run("accounts")
+    edited, removed, remapped = (set(chance.sample(keys, n)) for n in (6, 3, 4))
+    records = world.org.by_external_id("Account")
+    for key in removed:
+        world.org.remove("Account", records[key]["Id"])
+    for key in edited - removed:
+        edit(world, "Account", key, Name=f"somebody's {key}")
+    for key in remapped:
+        world.sql(f"UPDATE crm.accounts SET website = 'new.example' WHERE account_id = '{key}'")
+    orphans = {k for k, _, _, parent in rows if parent in removed}
+    differing = (edited | remapped | orphans) - removed
+    world.sequence = crm({**ACCOUNTS, **ADOPT})
+    lost(world, "accounts")
+    c = world.run("accounts").counts
+    assert (c.created, c.adopted, c.adopted_as_is) == (len(removed), 40 - len(removed), 40 - len(removed | differing))
+    world.org.reset_calls()
+    assert world.run("accounts").plan_id == "-"
+    assert world.org.calls()["total"] == 0
+    world.sequence = crm({**ACCOUNTS, "drift": {}})
+    assert checked(world, "accounts").drifted == 0
