@@ -47,7 +47,7 @@ def test_the_sync_of_the_reference_is_a_sync() -> None:
     attributes = yaml.safe_load(block)["attributes"]
     sync = spec.SyncSpec.model_validate(attributes["syncs"][0])
     assert sync.parents() == {"accounts": ["AccountId"], "workspaces": ["Workspace__c"]}
-    own = {**attributes["syncs"][0], "fields": {"LastName": "last_name"}, "sensitive": []}
+    own = {**attributes["syncs"][0], "fields": {"LastName": "last_name", "Email": "email"}, "sensitive": []}
     assert spec.SequenceSpec.model_validate({**attributes, "syncs": [own]}).name == "crm"
 
 

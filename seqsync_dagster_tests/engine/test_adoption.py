@@ -160,19 +160,20 @@ def test_a_guard_stops_an_adoption_that_would_change_too_many_records(world: Wor
 
 def test_an_adoption_goes_on_until_the_whole_model_was_seen_to(world: World) -> None:
     world.sequence = crm({**ACCOUNTS, **ADOPT})
-    world.org.seed("Account", [{"Name": f"n{i}", "External_Id__c": f"A{i}"} for i in range(4)])
+    world.org.seed("Account", [{"Name": f"n{i}", "External_Id__c": f"A{i}"} for i in range(6)])
     rows = [("A0", "n0", None, None), ("A1", "n1", None, None), ("A2", None, None, None), ("A3", "x", None, None)]
-    world.insert("crm.accounts", [*rows, ("A4", "new", None, None), ("A1 ", "twin", None, None)])
+    more = [("A5", "n5", None, None), ("A1 ", "twin", None, None), ("A9", "new", None, None)]
+    world.insert("crm.accounts", [*rows, *more])
     c = world.run("accounts", RunOptions(only_keys=("A0",))).counts
     assert (c.adopted_as_is, c.planned) == (1, 0)
     c = world.run("accounts", RunOptions(limit=1)).counts
-    assert (c.adopted, c.adopted_as_is, c.planned, c.rejected, c.invalid) == (0, 0, 1, 1, 2)
+    assert (c.adopted, c.adopted_as_is, c.planned, c.rejected, c.invalid) == (1, 1, 1, 1, 2)
     assert world.ledger("accounts")["a2"]["state"] == "rejected"
     c = world.run("accounts").counts
     assert (c.adopted, c.adopted_as_is, c.created, c.waiting, c.invalid) == (1, 0, 1, 1, 2)
     world.sql("UPDATE crm.accounts SET name = 'n2' WHERE account_id = 'A2'")
     assert world.run("accounts").counts.adopted == 1
-    assert {r["origin"] for k, r in world.ledger("accounts").items() if k != "a4" and r["dest_id"]} == {"adopted"}
+    assert {r["origin"] for k, r in world.ledger("accounts").items() if k != "a9" and r["dest_id"]} == {"adopted"}
 
 
 def merged(world: World, obj: str, loser: str, **values: Any) -> tuple[str, str]:
@@ -252,18 +253,19 @@ def test_a_deleted_record_is_looked_for_once_then_waits_or_is_created_as_the_yam
 
 def test_a_gone_row_whose_parent_is_gone_too_stays_gone(world: World) -> None:
     world.insert("crm.accounts", [("A1", "a", None, None), ("A2", "b", None, "A1")])
-    world.run("accounts")
-    for key in ("A1", "A2"):
-        world.org.remove("Account", world.org.by_external_id("Account")[key]["Id"])
-    world.sql("UPDATE crm.accounts SET name = 'changed'")
-    assert world.run("accounts").counts.rejected == 2
-    assert world.run("accounts").counts.created == 0
-    states = {k: r["state"] for k, r in world.ledger("accounts").items()}
-    assert states == {"a1": "gone", "a2": "gone"}
+    world.insert("crm.contacts", [("C1", "x", None, "A1", None)])
+    world.run_all()
+    for obj, key in (("Account", "A1"), ("Account", "A2"), ("Contact", "C1")):
+        world.org.remove(obj, world.org.by_external_id(obj)[key]["Id"])
+    world.sql("UPDATE crm.accounts SET name = 'changed'", "UPDATE crm.contacts SET last_name = 'changed'")
+    assert [world.run(n).counts.rejected for n in ("contacts", "accounts")] == [1, 2]
+    reports = [world.run(n).counts for n in ("accounts", "contacts")]
+    assert [(c.waiting, c.held, c.created) for c in reports] == [(2, 0, 0), (0, 1, 0)]
+    assert world.ledger("contacts")["c1"]["state"] == "gone"
     assert world.run("accounts", RunOptions(only_keys=("A1",))).counts.created == 1
-    c = world.run("accounts").counts
-    assert (c.created, c.waiting) == (0, 1)
-    assert world.ledger("accounts")["a2"]["state"] == "gone"
+    reports = [world.run(n).counts for n in ("accounts", "contacts")]
+    assert [(c.waiting, c.held, c.created) for c in reports] == [(1, 0, 0), (1, 0, 0)]
+    assert world.org.records("Contact") == []
 
 
 def test_mode_update_finds_a_merged_record_again_and_asks_once_for_a_deleted_one(world: World) -> None:
