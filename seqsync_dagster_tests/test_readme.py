@@ -49,7 +49,8 @@ def test_the_sync_of_the_reference_is_a_sync() -> None:
     attributes = yaml.safe_load(block)["attributes"]
     sync = spec.SyncSpec.model_validate(attributes["syncs"][0])
     assert sync.parents() == {"accounts": ["AccountId"], "workspaces": ["Workspace__c"]}
-    own = {**attributes["syncs"][0], "fields": {"LastName": "last_name"}, "sensitive": [], "after": []}
+    fields = {"LastName": "last_name", "Email": "email"}
+    own = {**attributes["syncs"][0], "fields": fields, "sensitive": [], "after": []}
     assert spec.SequenceSpec.model_validate({**attributes, "syncs": [own]}).name == "crm"
 
 

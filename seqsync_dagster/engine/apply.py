@@ -13,7 +13,7 @@ from seqsync_dagster.engine.site import Work
 from seqsync_dagster.errors import BudgetSpent, DestinationUnreachable
 from seqsync_dagster.ledger import rows as plan_rows
 from seqsync_dagster.ledger.rows import MASK, Group
-from seqsync_dagster.ledger.tables import ADOPT, CLEAR, CREATE, DELETE, UPDATE, StateTables
+from seqsync_dagster.ledger.tables import ADOPT, CLEAR, CREATE, DELETE, LINK, UPDATE, StateTables
 from seqsync_dagster.sequence.spec import SyncSpec
 from seqsync_dagster.warehouse.open import Room, pages
 
@@ -24,6 +24,7 @@ _OPERATIONS: dict[str, Operation] = {
     CREATE: "upsert",
     UPDATE: "update",
     ADOPT: "update",
+    LINK: "update",
     DELETE: "delete",
     CLEAR: "update",
 }

@@ -112,6 +112,8 @@ def _anything_waits(
     due = [
         sa.and_(ledger.c.state == t.REJECTED, ledger.c.retry_at <= datetime.now(UTC)),
         ledger.c.state == t.UNRESOLVED,
+        # To be looked for again by match, once.
+        sa.and_(ledger.c.state == t.GONE, ledger.c.retry_at.is_not(None)),
         # Whether somebody created the looked-up record meanwhile, only the destination knows.
         sa.and_(ledger.c.state == t.HELD, ledger.c.code == "LOOKUP_MISSING"),
     ]

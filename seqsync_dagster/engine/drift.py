@@ -83,6 +83,8 @@ def check_drift(
             recover(work)
         with site.warehouse.open(site.sequence.name, sync_name, model=True) as room:
             try:
+                if spec.heal:
+                    registry.migrate(room.connection, work.tables(room.schema))
                 known = _known(work, room, remembered)
                 if known is not None:
                     _check(work.above(known), room, source, known, fields, spec.heal, tally)
@@ -241,7 +243,7 @@ def _summary(name: str, tally: _Tally) -> str:
     if tally.made_due:
         text += f" The next run sends {tally.made_due} again."
     if tally.made_gone:
-        text += f" {tally.made_gone} are marked as gone and wait for an operator."
+        text += f" {tally.made_gone} are marked as gone: the next run looks for them once more, by match."
     if tally.withheld is not None:
         text += (
             f" None was marked as gone: {tally.deleted} of {tally.checked} missing is more than the guard max_removed "

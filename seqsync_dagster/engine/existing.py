@@ -13,6 +13,7 @@ from seqsync_dagster.engine.differing import differing_fields
 from seqsync_dagster.engine.preflight import Mapped, check_mapping
 from seqsync_dagster.engine.site import Work, checked_account
 from seqsync_dagster.ledger import drift, existing
+from seqsync_dagster.ledger.fingerprint import Model
 from seqsync_dagster.ledger.registry import Registered
 from seqsync_dagster.ledger.tables import StateTables
 from seqsync_dagster.warehouse.open import Room, pages
@@ -33,6 +34,17 @@ class Search:
     mapped: Mapped
     case_sensitive: bool
     """Of the match field."""
+    model: Model
+    """For its types; the model itself is not read any more."""
+
+
+def note_shared(search: Search) -> None:
+    """While the model can be read: what several of its rows have in the fields of `adopt_by`. Needs DELTA."""
+    work, room = search.work, search.room
+    if work.sync.adopt_by and existing.new_rows(room.connection, work.sync, search.tables):
+        sensitive = _case_sensitive(search)
+        existing.write_shared(room.connection, search.model, work.sync, search.tables, sensitive)
+        room.connection.commit()
 
 
 def find_existing(search: Search) -> bool:
@@ -40,10 +52,11 @@ def find_existing(search: Search) -> bool:
 
     Raises what the destination raises, and `ConfigurationError` when the mapping does not fit it.
     """
-    asked = False
+    work, asked = search.work, False
     if _adopting(search):
         asked |= _adopt(search)
-    return asked
+    asked |= _look_for_gone(search)
+    return (bool(work.sync.adopt_by) and _link(search)) or asked
 
 
 def _adopting(search: Search) -> bool:
@@ -67,6 +80,7 @@ def _adopt(search: Search) -> bool:
     fields = [f for f, _ in sync.mappings()]
     read = _read(search, [sync.match], fields, seeking)
     found = room.frugally(lambda: existing.write_matched(connection, search.case_sensitive))
+    connection.commit()
     if not found:
         work.log(f"{sync.name}: {seeking} rows looked for their records, none of them is there")
         return True
@@ -81,6 +95,71 @@ def _adopt(search: Search) -> bool:
     return True
 
 
+def _look_for_gone(search: Search) -> bool:
+    """A record that was merged into another, or made anew, may have the key again: ask once."""
+    work, room = search.work, search.room
+    sync, connection = work.sync, room.connection
+    rows = existing.judged(sync)
+    if not existing.count(connection, rows, existing.gone(rows)):
+        return False
+    due = existing.not_looked_for(rows, search.tables)
+    seeking = room.frugally(
+        lambda: existing.write_seekers(connection, rows, due, rows.c.match_text, [rows.c.match_key])
+    )
+    if seeking:
+        _read(search, [sync.match], [], seeking)
+    else:
+        existing.create_records(connection, 1, 0)
+    connection.commit()
+    found = room.frugally(lambda: existing.write_matched(connection, search.case_sensitive))
+    connection.commit()
+    room.frugally(lambda: existing.replace_gone(connection, sync))
+    connection.commit()
+    if seeking:
+        work.log(f"{sync.name}: {seeking} records are gone, {found} rows have another one now")
+    return True
+
+
+def _case_sensitive(search: Search) -> list[bool]:
+    """Of the fields of `adopt_by`, after checking that they are there."""
+    work = search.work
+    checked_account(work, search.known)
+    check_mapping(work.site.destination, search.mapped)
+    fields = work.site.destination.describe(work.sync.object).fields
+    return [fields[f].case_sensitive for f in work.sync.adopt_by]
+
+
+def _link(search: Search) -> bool:
+    """Records without a key whose fields equal those of a row that would be created."""
+    work, room = search.work, search.room
+    sync, connection = work.sync, room.connection
+    rows = existing.judged(sync)
+    if not existing.count(connection, rows, existing.created(rows, search.tables)):
+        return False
+    sensitive = _case_sensitive(search)
+    seeking = room.frugally(lambda: existing.write_linkable(connection, search.model, sync, search.tables, sensitive))
+    if not seeking:
+        return True
+    _read(search, sync.adopt_by, [], seeking, empty=sync.match)
+    found = room.frugally(lambda: existing.write_candidates(connection, sensitive))
+    connection.commit()
+    if not found:
+        return True
+    room.frugally(lambda: existing.write_matching(connection, sync))
+    if _adopting(search):
+        # What has the key was found before.
+        existing.create_records(connection, 1, 0)
+    else:
+        _read(search, [sync.match], [], found)
+    connection.commit()
+    room.frugally(lambda: existing.write_matched(connection, search.case_sensitive))
+    connection.commit()
+    room.frugally(lambda: existing.link(connection, search.model, sync))
+    connection.commit()
+    work.log(f"{sync.name}: {found} rows without a record have the {', '.join(sync.adopt_by)} of one without a key")
+    return True
+
+
 def _compare(search: Search, pairs: drift.Expected, fields: Sequence[str], read: set[str]) -> int:
     """Note the keys of the pairs that differ in a field that was read; how many there are."""
     work, room, differing = search.work, search.room, 0
@@ -92,7 +171,7 @@ def _compare(search: Search, pairs: drift.Expected, fields: Sequence[str], read:
         held = page.select(held_names).rename_columns(list(fields))
         meant = work.site.destination.as_stored(work.sync.object, sent)
         masks = [d for name, _, _, d in differing_fields(work.sync, sent, meant, held) if name in read]
-        differs = reduce(pc.or_, masks, pa.array([False] * page.num_rows, pa.bool_()))
+        differs = reduce(pc.or_, masks, pc.invert(page["compared"].combine_chunks()))
         keys = page.select(["match_key"]).filter(differs)
         if keys.num_rows:
             room.load(existing.differing(), keys)

@@ -101,6 +101,7 @@ def _round(work: Work, room: Room, pointing: Mapping[str, list[str]], tried: lis
     site, name = work.site, work.sync.name
     names = (site.sequence.name, name)
     tables = work.tables(room.schema)
+    registry.migrate(room.connection, tables)
     known = registry.read(room.connection, tables, *names)
     if known is None or not (due := count_due(room.connection, tables)):
         tally.kept.pop(name, None)

@@ -17,6 +17,8 @@ class PlannedChange:
     removals: int
     found: int = 0
     """Of `acknowledged`, records that this run has found for its rows."""
+    linked: int = 0
+    """Updates of records that get their key with it; no guard limits them."""
 
 
 def check_guards(

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from seqsync_dagster.engine.comparing import Against, Comparison, compare
-from seqsync_dagster.engine.existing import Search, find_existing
+from seqsync_dagster.engine.existing import Search, find_existing, note_shared
 from seqsync_dagster.engine.guard import PlannedChange
 from seqsync_dagster.engine.preflight import Mapped, check_mapping, first_writes, match_field
 from seqsync_dagster.engine.report import Counts
@@ -174,6 +174,8 @@ def _plan(
         room.release_model()
         assert known is not None and compared.rows is not None
         return replace(_unchanged(known, mapped, compared.rows), arrivals=arrivals)
+    search = Search(work, room, tables, known, mapped, case_sensitive, model)
+    economically(lambda: note_shared(search))
     room.release_model()
     _find_records(work, room, tables, known, mapped)
     request = PlanRequest(
@@ -190,7 +192,7 @@ def _plan(
     economically(lambda: judge_rows(room, request))
     connection.commit()
     # After that the room may have been told to make do with little.
-    whole |= find_existing(Search(work, room, tables, known, mapped, case_sensitive))
+    whole |= find_existing(search)
     prepared = economically(lambda: place_rows(room, request))
     connection.commit()
     work.site.journal.begin(work.lease, work.run_id)
@@ -321,11 +323,18 @@ def _find_records(work: Work, room: Room, tables: StateTables, known: Registered
         values = room.fetch(lookup_values(shape, field))["value"].combine_chunks()
         _find(work, room, known, mapped, field, lookup.lookup, lookup.by, values)
     if work.sync.mode == "update":
+        # A record that is gone is looked for once, and not here, unless the operator asks for it.
+        named = sa.literal(bool(work.options.only_keys) or work.options.full_resync)
         d, ledger = delta_table(shape), tables.ledger
         unknown = (
             sa.select(d.c.match_text.label("value"))
             .select_from(d.outerjoin(ledger, ledger.c.match_key == d.c.match_key))
-            .where(d.c.fingerprint.is_not(None), d.c.match_text.is_not(None), ledger.c.dest_id.is_(None))
+            .where(
+                d.c.fingerprint.is_not(None),
+                d.c.match_text.is_not(None),
+                ledger.c.dest_id.is_(None),
+                sa.or_(ledger.c.state.is_distinct_from(t.GONE), named),
+            )
             .distinct()
         )
         values = room.fetch(unknown)["value"].combine_chunks()
@@ -398,6 +407,7 @@ def _count(
     if compared.rows is not None and duplicates:
         twins = _unchanged_twins(connection, tables)
     # Records that were found for rows are what an adoption may change, as acknowledged ones are for other runs.
+    # One that gets its key only now is so much like a create that no guard limits it.
     adopted, adopting = of(t.ADOPTED), of(t.SEND, t.ADOPT)
     acknowledged += adopted + adopting
     unchanged = of(t.UNCHANGED)
@@ -431,7 +441,7 @@ def _count(
         )
     ).scalar_one()
     updates, removals = of(t.SEND, t.UPDATE) + adopting, of(t.REMOVAL) + waiting
-    return counts, PlannedChange(acknowledged + waiting, updates, removals, adopted + adopting)
+    return counts, PlannedChange(acknowledged + waiting, updates, removals, adopted + adopting, of(t.SEND, t.LINK))
 
 
 def _unchanged_twins(connection: sa.Connection, tables: StateTables) -> int:

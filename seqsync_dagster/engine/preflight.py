@@ -105,6 +105,7 @@ def check_mapping(destination: Destination, mapped: Mapped) -> list[str]:
     found.problems += _not_clearable(info, sync)
     for remark in destination.remarks(sync.object, sync.options):
         (found.problems if remark.problem else found.risks).append(f"options: {remark.text}")
+    found.problems += _unfit_to_adopt_by(info, sync)
     if found.problems:
         listed = "\n".join(f"  - {p}" for p in found.problems)
         also = "\nNot wrong for every row, but worth a look:\n" + "\n".join(f"  - {r}" for r in found.risks)
@@ -224,6 +225,19 @@ def _not_clearable(info: ObjectInfo, sync: SyncSpec) -> Iterator[str]:
             f"removed: clear cannot empty {', '.join(kept)} of {info.name}: they must hold a value there, or cannot "
             f"be updated. Say {instead}"
         )
+
+
+def _unfit_to_adopt_by(info: ObjectInfo, sync: SyncSpec) -> Iterator[str]:
+    fields = [info.fields[f] for f in sync.adopt_by if f in info.fields]
+    for field in fields:
+        if field.kind not in ("text", "integer", "number", "unknown") or not field.filterable:
+            yield (
+                f"adopt_by: records cannot be found by {_shown(info, field)}. Name fields that hold a short text or a "
+                "number"
+            )
+    match = info.fields.get(sync.match)
+    if fields and match is not None and not match.updatable:
+        yield f"adopt_by: {info.name}.{match.name} cannot be updated by this user, so no record can be given its key"
 
 
 #: What a field of a kind takes from any row of a column of these kinds. The text of a number or a date is text; the

@@ -32,6 +32,7 @@ def recover(work: Work) -> None:
 
 def _recover_run(work: Work, room: Room, run: OpenRun) -> None:
     tables = work.tables(room.schema)
+    registry.migrate(room.connection, tables)
     known = registry.read(room.connection, tables, work.site.sequence.name, work.sync.name)
     room.connection.commit()
     if known is None or known.plan_run_id != run.run_id:

@@ -95,7 +95,8 @@ def note_rest(work: Work, room: Room, build: str | None, planned: Planned, count
         # Without a checksum it is not certain that model and ledger agree.
         return
     ledger = tables.ledger
-    tried_again = sa.select(sa.func.min(ledger.c.retry_at)).where(ledger.c.state == t.REJECTED)
+    # A record that is gone is looked for once more.
+    tried_again = sa.select(sa.func.min(ledger.c.retry_at)).where(ledger.c.state.in_([t.REJECTED, t.GONE]))
     due: datetime | None = connection.execute(tried_again).scalar_one()
     rest = Rest(
         build=build,

@@ -202,7 +202,7 @@ def _guard(work: Work, planned: Planned) -> str | None:
 
 def _samples(work: Work, room: Room, tables: StateTables, groups: Sequence[Group]) -> Iterator[PlannedRow]:
     """The first rows of each operation, with what their records hold now."""
-    for operation in (t.UPDATE, t.ADOPT, t.CREATE):
+    for operation in (t.UPDATE, t.ADOPT, t.LINK, t.CREATE):
         group = next((g for g in groups if g.operation == operation), None)
         if group is None:
             continue

@@ -144,7 +144,7 @@ def _settle(work: Work, room: Room, planned: Planned, counts: Counts) -> None:
 
 
 def _preflight(work: Work, planned: Planned) -> None:
-    updates = planned.change.updates
+    updates = planned.change.updates + planned.change.linked
     writes: set[Write] = {"update"} if updates else set()
     if planned.counts.planned > updates:
         writes.add("create")

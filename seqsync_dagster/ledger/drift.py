@@ -137,7 +137,7 @@ def mark_gone(
 ) -> None:
     """The records that are not there any more become `gone`, as if an update had met with their absence.
 
-    Their ids leave the ledger, since nothing may point at them, and stand in the change log.
+    Their ids are no destination ids any more, since nothing may point at them. The next plan looks for them by match.
     """
     ledger, drifted, log = tables.ledger, drifted_table(), tables.changelog
     missing = ledger.c.match_key.in_(sa.select(drifted.c.match_key).where(drifted.c.gone))
@@ -165,9 +165,10 @@ def mark_gone(
             fingerprint=None,
             tried_fingerprint=None,
             dest_id=None,
+            gone_id=ledger.c.dest_id,
             state=t.GONE,
             attempts=0,
-            retry_at=None,
+            retry_at=moment,
             **said,
             run_id=run_id,
             settled_at=moment,

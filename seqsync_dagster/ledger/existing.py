@@ -6,16 +6,16 @@ found makes another plan of a row: nothing to send, or an update by the record's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from seqsync_dagster.ledger import registry
 from seqsync_dagster.ledger import tables as t
-from seqsync_dagster.ledger.delta import temporary
+from seqsync_dagster.ledger.delta import delta_table, temporary
 from seqsync_dagster.ledger.drift import Expected
-from seqsync_dagster.ledger.fingerprint import canonical, trimmed
+from seqsync_dagster.ledger.fingerprint import Model, canonical, trimmed
 from seqsync_dagster.ledger.plan import JUDGED
 from seqsync_dagster.ledger.tables import Shape, StateTables, parent_column, ref_column, value_column
 from seqsync_dagster.sequence.spec import SyncSpec
@@ -31,6 +31,10 @@ _MATCHED = "seqsync_matched"
 _PAIRS = "seqsync_pairs"
 #: Temporary table of the rows whose record differs.
 _DIFFERING = "seqsync_differing"
+#: Temporary table of the values that several rows of the model have in the fields of `adopt_by`.
+_SHARED = "seqsync_shared"
+#: Temporary table of rows with the records that may be theirs: how many, and one of them.
+_CANDIDATES = "seqsync_candidates"
 #: Temporary table: what becomes of a row in the plan instead.
 _VERDICTS = "seqsync_verdicts"
 
@@ -48,6 +52,7 @@ def by_column(number: int) -> str:
 def judged(sync: SyncSpec) -> sa.TableClause:
     """The table of judged rows."""
     shape = Shape.of(sync)
+    own = [f for f, m in shape.parents.items() if m.parent == sync.name]
     texts = ("status", "code", "message", "operation", "dest_id", "match_key", "match_text")
     return sa.table(
         JUDGED,
@@ -55,6 +60,7 @@ def judged(sync: SyncSpec) -> sa.TableClause:
         *[sa.column(value_column(f)) for f in shape.values],
         *[sa.column(parent_column(f), sa.Text) for f in shape.parents],
         *[sa.column(ref_column(f), sa.Text) for f in (*shape.parents, *shape.lookups)],
+        *[sa.column(t.blocked_column(f), sa.Text) for f in own],
     )
 
 
@@ -145,6 +151,8 @@ def write_pairs(room: Room, sync: SyncSpec, fields: Sequence[str], total: int) -
     m, j, r = _matched(), judged(sync), records(held=len(fields))
     source = m.join(j, j.c.match_key == m.c.match_key).join(r, r.c.dest_id == m.c.dest_id)
     values: list[sa.ColumnElement[Any]] = []
+    # What is to point to a record that this plan creates points somewhere else, or nowhere, by now.
+    settled: list[sa.ColumnElement[bool]] = []
     for number, field in enumerate(fields):
         if field in shape.values:
             values.append(j.c[value_column(field)])
@@ -156,6 +164,7 @@ def write_pairs(room: Room, sync: SyncSpec, fields: Sequence[str], total: int) -
                 parent = m.alias(f"parent{number}")
                 source = source.outerjoin(parent, parent.c.match_key == j.c[parent_column(field)])
                 ref = sa.func.coalesce(ref, parent.c.dest_id)
+                settled.append(sa.or_(j.c[t.blocked_column(field)].is_(None), parent.c.dest_id.is_not(None)))
             values.append(ref.label(ref_column(field)))
     held = [r.c[held_column(i)] for i in range(len(fields))]
     selected = sa.select(
@@ -163,7 +172,7 @@ def write_pairs(room: Room, sync: SyncSpec, fields: Sequence[str], total: int) -
         m.c.match_key,
         m.c.dest_id,
         j.c.match_text.label("key"),
-        sa.true().label("compared"),
+        sa.and_(sa.true(), *settled).label("compared"),
         *values,
         *held,
     ).select_from(source)
@@ -198,6 +207,181 @@ def adopt_matched(connection: sa.Connection, sync: SyncSpec) -> None:
         sa.cast(sa.null(), sa.Text).label("message"),
     ).select_from(m.outerjoin(d, d.c.match_key == m.c.match_key))
     _judge_again(connection, sync, verdicts)
+
+
+def gone(rows: sa.TableClause) -> sa.ColumnElement[bool]:
+    """Rows that wait because their record is gone."""
+    return sa.and_(rows.c.status == t.WAITING, rows.c.code == "GONE")
+
+
+def not_looked_for(rows: sa.TableClause, tables: StateTables) -> sa.ColumnElement[bool]:
+    """Of the rows whose record is gone, those that were not looked for since."""
+    ledger = tables.ledger
+    due = sa.exists().where(
+        ledger.c.match_key == rows.c.match_key, ledger.c.state == t.GONE, ledger.c.retry_at.is_not(None)
+    )
+    return sa.and_(gone(rows), due)
+
+
+def count(connection: sa.Connection, rows: sa.TableClause, which: sa.ColumnElement[bool]) -> int:
+    """How many rows."""
+    return connection.execute(sa.select(sa.func.count()).select_from(rows).where(which)).scalar_one()
+
+
+def replace_gone(connection: sa.Connection, sync: SyncSpec) -> None:
+    """Rows with a record in place of the one that is gone update it; the others wait, or are created."""
+    m, j = _matched(), judged(sync)
+    found = m.c.match_key.is_not(None)
+    verdicts = (
+        sa.select(
+            j.c.match_key,
+            m.c.dest_id,
+            sa.literal(t.SEND).label("status"),
+            sa.case((found, t.UPDATE), else_=t.CREATE).label("operation"),
+            sa.cast(sa.null(), sa.Text).label("code"),
+            sa.cast(sa.null(), sa.Text).label("message"),
+        )
+        .select_from(j.outerjoin(m, m.c.match_key == j.c.match_key))
+        .where(gone(j), sa.true() if sync.on_gone == "recreate" else found)
+    )
+    _judge_again(connection, sync, verdicts)
+
+
+def _texts(
+    model: Model, sync: SyncSpec, columns: Mapping[str, sa.ColumnElement[Any]] | None = None
+) -> list[sa.ColumnElement[str]]:
+    """What the fields of `adopt_by` are found by, trimmed, from the model or from `columns` that hold its values."""
+    mapped = {f: Shape.of(sync).values[f].column for f in sync.adopt_by}
+    return [trimmed(model.text(c, None if columns is None else columns[f])) for f, c in mapped.items()]
+
+
+def write_shared(
+    connection: sa.Connection, model: Model, sync: SyncSpec, tables: StateTables, case_sensitive: Sequence[bool]
+) -> None:
+    """Note which values of `adopt_by` stand in several rows of the model. Needs DELTA.
+
+    Values of rows without a record only: which others are equal does not matter.
+    """
+    d, ledger = delta_table(Shape.of(sync)), tables.ledger
+
+    def equal(texts: Sequence[sa.ColumnElement[str]]) -> list[sa.ColumnElement[str]]:
+        return [canonical(text, c) for text, c in zip(texts, case_sensitive, strict=True)]
+
+    texts = equal(_texts(model, sync, {f: d.c[value_column(f)] for f in sync.adopt_by}))
+    new = (
+        sa.select(*[text.label(by_column(i)) for i, text in enumerate(texts)])
+        .select_from(d.outerjoin(ledger, ledger.c.match_key == d.c.match_key))
+        .where(d.c.fingerprint.is_not(None), ledger.c.dest_id.is_(None), *[text.is_not(None) for text in texts])
+        .distinct()
+        .subquery("new")
+    )
+    all_ = sa.select(*[text.label(by_column(i)) for i, text in enumerate(equal(_texts(model, sync)))])
+    rows = all_.select_from(model.relation).subquery("rows")
+    same = sa.and_(*[rows.c[c.name] == c for c in new.c])
+    shared = sa.select(*new.c, sa.func.count().label("rows")).select_from(new.join(rows, same)).group_by(*new.c)
+    temporary(connection, _SHARED, shared.having(sa.func.count() > 1))
+
+
+def new_rows(connection: sa.Connection, sync: SyncSpec, tables: StateTables) -> int:
+    """How many rows of DELTA have no acknowledged record."""
+    d, ledger = delta_table(Shape.of(sync)), tables.ledger
+    joined = d.outerjoin(ledger, ledger.c.match_key == d.c.match_key)
+    new = sa.and_(d.c.fingerprint.is_not(None), ledger.c.dest_id.is_(None))
+    return connection.execute(sa.select(sa.func.count()).select_from(joined).where(new)).scalar_one()
+
+
+def created(rows: sa.TableClause, tables: StateTables) -> sa.ColumnElement[bool]:
+    """Rows that would be created, those aside of which one has been sent already and its reply was lost."""
+    ledger = tables.ledger
+    lost = sa.exists().where(ledger.c.match_key == rows.c.match_key, ledger.c.state == t.UNRESOLVED)
+    return sa.and_(rows.c.status == t.SEND, rows.c.operation == t.CREATE, sa.not_(lost))
+
+
+def write_linkable(
+    connection: sa.Connection, model: Model, sync: SyncSpec, tables: StateTables, case_sensitive: Sequence[bool]
+) -> int:
+    """Number the rows that would be created and have a value in every field of `adopt_by`; how many there are."""
+    rows = judged(sync)
+    texts = _texts(model, sync, {f: rows.c[value_column(f)] for f in sync.adopt_by})
+    by = [canonical(text, c) for text, c in zip(texts, case_sensitive, strict=True)]
+    return write_seekers(connection, rows, created(rows, tables), texts[0], by)
+
+
+def _candidates(by: int) -> sa.TableClause:
+    return sa.table(
+        _CANDIDATES,
+        sa.column("match_key", sa.Text),
+        sa.column("dest_id", sa.Text),
+        sa.column("found", sa.BigInteger),
+        *[sa.column(by_column(i), sa.Text) for i in range(by)],
+    )
+
+
+def write_candidates(connection: sa.Connection, case_sensitive: Sequence[bool]) -> int:
+    """Join rows and records by the fields of `adopt_by`; how many rows have a record, or several."""
+    by = len(case_sensitive)
+    s, r = seekers(by), records(by)
+    columns = [s.c[by_column(i)] for i in range(by)]
+    same = [canonical(trimmed(r.c[c.name]), f) == c for c, f in zip(columns, case_sensitive, strict=True)]
+    one, found = sa.func.min(r.c.dest_id), sa.func.count(r.c.dest_id.distinct())
+    selected = sa.select(s.c.match_key, one.label("dest_id"), found.label("found"), *columns)
+    temporary(
+        connection, _CANDIDATES, selected.select_from(s.join(r, sa.and_(*same))).group_by(s.c.match_key, *columns)
+    )
+    return connection.execute(sa.select(sa.func.count()).select_from(_candidates(by))).scalar_one()
+
+
+def write_matching(connection: sa.Connection, sync: SyncSpec) -> int:
+    """Number the rows that have candidates anew, to look for a record that has their key already."""
+    rows, c = judged(sync), _candidates(0)
+    which = rows.c.match_key.in_(sa.select(c.c.match_key))
+    return write_seekers(connection, rows, which, rows.c.match_text, [rows.c.match_key])
+
+
+def link(connection: sa.Connection, model: Model, sync: SyncSpec) -> None:
+    """Rows whose values one record has, and no other row, take it over; where several could be meant, none does.
+
+    Rows that match a record by their key stay as they are: sending them does not create.
+    """
+    by = len(sync.adopt_by)
+    c, m, j = _candidates(by), _matched(), judged(sync)
+    shared = sa.table(_SHARED, *[sa.column(by_column(i), sa.Text) for i in range(by)], sa.column("rows", sa.BigInteger))
+    texts = _texts(model, sync, {f: j.c[value_column(f)] for f in sync.adopt_by})
+    source = (
+        c.join(j, j.c.match_key == c.c.match_key)
+        .outerjoin(m, m.c.match_key == c.c.match_key)
+        .outerjoin(shared, sa.and_(*[shared.c[by_column(i)] == c.c[by_column(i)] for i in range(by)]))
+    )
+    one = sa.and_(c.c.found == 1, shared.c.rows.is_(None))
+    nothing = sa.cast(sa.null(), sa.Text)
+    verdicts = (
+        sa.select(
+            c.c.match_key,
+            sa.case((one, c.c.dest_id), else_=nothing).label("dest_id"),
+            sa.case((one, t.SEND), else_=t.REFUSED).label("status"),
+            sa.case((one, t.LINK), else_=t.CREATE).label("operation"),
+            sa.case((one, nothing), else_="AMBIGUOUS_MATCH").label("code"),
+            sa.case((one, nothing), else_=_ambiguous(sync, texts, c.c.found, shared.c.rows)).label("message"),
+        )
+        .select_from(source)
+        .where(m.c.match_key.is_(None))
+    )
+    _judge_again(connection, sync, verdicts)
+
+
+def _ambiguous(
+    sync: SyncSpec, texts: Sequence[sa.ColumnElement[str]], found: sa.ColumnElement[int], rows: sa.ColumnElement[int]
+) -> sa.ColumnElement[str]:
+    said: sa.ColumnElement[str] = sa.literal("")
+    for number, (field, text) in enumerate(zip(sync.adopt_by, texts, strict=True)):
+        said = said.concat(f"{', ' if number else ''}{field} ").concat("***" if sync.is_sensitive(field) else text)
+    said = said.concat(f": records of {sync.object} without {sync.match} that have it: ").concat(
+        sa.cast(found, sa.Text)
+    )
+    said = said.concat("; rows of the model: ").concat(sa.cast(sa.func.coalesce(rows, 1), sa.Text))
+    return said.concat(
+        f". None was taken. Fill {sync.match} of the right record, merge those that are the same, or mend the model"
+    )
 
 
 def _judge_again(connection: sa.Connection, sync: SyncSpec, verdicts: sa.Select[*tuple[Any, ...]]) -> None:

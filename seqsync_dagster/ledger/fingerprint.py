@@ -104,7 +104,10 @@ def mapping_digest(sync: SyncSpec, types: Mapping[str, str]) -> str:
 def policy_digest(sync: SyncSpec) -> str:
     """Changes when rows that wait or left would be judged differently, though none would be sent differently."""
     missing = {f: m.if_missing for f, m in sync.mappings() if isinstance(m, ParentLookup | RecordLookup)}
-    content = [sync.mode, sync.removed, sync.delete_adopted, missing]
+    content: list[Any] = [sync.mode, sync.removed, sync.delete_adopted, missing]
+    if sync.on_gone != "report":
+        # Only what is not the default, so that ledgers of releases that did not know it stay what they are.
+        content.append(sync.on_gone)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -287,9 +287,10 @@ def _verdicts(
         elif r.if_missing == "reject":
             verdicts.append((r.missing, t.REFUSED, r.code, r.message))
     if request.sync.mode == "update":
+        not_gone = ledger.c.state.is_distinct_from(t.GONE)
         verdicts.append(
             (
-                no_record,
+                no_record if request.named or request.resync else sa.and_(no_record, not_gone),
                 t.REFUSED,
                 "NO_RECORD",
                 f"mode update never creates, and not exactly one {request.sync.object} has this {request.sync.match}",
@@ -298,7 +299,10 @@ def _verdicts(
     before = sa.func.coalesce(ledger.c.code, "").concat(": ").concat(sa.func.coalesce(ledger.c.message, ""))
     if not (request.named or request.resync):
         # Whether a record that was deleted in the org shall come back is for a person to say.
-        verdicts.append((ledger.c.state == t.GONE, t.WAITING, "GONE", before))
+        lost = sa.literal("its record ").concat(sa.func.coalesce(ledger.c.gone_id, ""))
+        lost = lost.concat(" is gone in the destination, and no other has this key; name the row in only_keys ")
+        lost = lost.concat("to have it created again. ").concat(before)
+        verdicts.append((ledger.c.state == t.GONE, t.WAITING, "GONE", lost))
         tried = sa.and_(ledger.c.state == t.REJECTED, ledger.c.tried_fingerprint == d.c.fingerprint)
         if not request.full:
             given_up = sa.literal("refused ").concat(sa.cast(ledger.c.attempts, sa.Text)).concat(" times; ")

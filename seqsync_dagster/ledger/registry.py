@@ -16,6 +16,7 @@ from seqsync_dagster.ledger.tables import (
     SCHEMA_VERSION,
     Shape,
     StateTables,
+    fixed_ledger,
     key_column,
     parent_column,
     ref_column,
@@ -92,24 +93,28 @@ def read(connection: sa.Connection, tables: StateTables, sequence: str, sync: st
 
 
 def migrate(connection: sa.Connection, tables: StateTables) -> None:
-    """Give an existing ledger the columns that this version has added; every one may be null. Commits when it does.
+    """Give existing state tables the columns that this version has added; every one may be null. Commits when it does.
 
     Stands before anything else is read: a transaction that holds a lock on ``syncs`` while it waits for
     another's change of that table would wait for ever.
     """
-    syncs = tables.syncs
-    if not sa.inspect(connection).has_table(syncs.name, schema=syncs.schema) or not _lacking(connection, syncs):
+    # Key and reference columns come and go with the YAML; `create_tables` sees to those.
+    fixed = fixed_ledger(tables)
+    inspector = sa.inspect(connection)
+    state = [s for s in (tables.syncs, fixed) if inspector.has_table(s.name, schema=s.schema)]
+    if not any(_lacking(connection, s) for s in state):
         return
     connection.commit()
     lock_creation(connection)
-    # Asked again: another run may have been first, and to alter a table needs a lock that excludes its readers.
-    for column in _lacking(connection, syncs):
-        kind = column.type.compile(connection.dialect)
-        connection.execute(sa.text(f'ALTER TABLE {qualified(syncs)} ADD COLUMN "{column.name}" {kind}'))
+    for table in state:
+        # Asked again: another run may have been first, and to alter a table needs a lock that excludes its readers.
+        for column in _lacking(connection, table):
+            kind = column.type.compile(connection.dialect)
+            connection.execute(sa.text(f'ALTER TABLE {qualified(table)} ADD COLUMN "{column.name}" {kind}'))
     connection.commit()
 
 
-def _lacking(connection: sa.Connection, table: sa.Table) -> list[sa.Column[Any]]:
+def _lacking(connection: sa.Connection, table: sa.TableClause) -> list[sa.ColumnClause[Any]]:
     present = columns_of(connection, table)
     return [c for c in table.c if c.name not in present]
 

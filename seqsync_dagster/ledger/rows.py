@@ -57,7 +57,7 @@ def page(tables: StateTables, sync: SyncSpec, operation: str, first: int, last: 
     if operation == t.CLEAR:
         columns += [sa.cast(sa.null(), sa.Text).label(f) for f in sync.emptied()]
     elif operation != t.DELETE:
-        if operation == t.CREATE:
+        if operation in (t.CREATE, t.LINK):
             columns.append(p.c.match_text.label(sync.match))
         for n, (field, mapping) in enumerate(sync.mappings()):
             if field in shape.values:
@@ -138,7 +138,7 @@ def problem_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec,
 def change_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec, limit: int) -> list[Mapping[str, Any]]:
     """The first rows that were acknowledged: key, operation, dest_id, and ``shown_<field>`` values, masked."""
     p, o = tables.plan, tables.outcome
-    adopted = sa.or_(p.c.operation == t.ADOPT, o.c.created.is_(False))
+    adopted = sa.or_(p.c.operation.in_([t.ADOPT, t.LINK]), o.c.created.is_(False))
     operation = sa.case((p.c.operation == t.UPDATE, "updated"), (adopted, "adopted"), else_="created")
     select = (
         sa.select(
@@ -192,7 +192,7 @@ def outcome_counts(connection: sa.Connection, tables: StateTables) -> dict[str, 
         (sa.and_(o.c.code.is_not(None), own.c.tried_fingerprint == p.c.fingerprint), "rejected_again"),
         (o.c.code.is_not(None), "rejected"),
         (p.c.operation == t.UPDATE, "updated"),
-        (sa.or_(p.c.operation == t.ADOPT, o.c.created.is_(False)), "adopted"),
+        (sa.or_(p.c.operation.in_([t.ADOPT, t.LINK]), o.c.created.is_(False)), "adopted"),
         else_="created",
     ).label("fate")
     rows = connection.execute(

@@ -132,6 +132,9 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
     held: sa.ColumnElement[bool] = p.c.status.in_([t.HELD_PENDING, t.HELD_MISSING])
     if s.completed:
         held = sa.or_(held, unsent)
+    # Whether its record comes back is another question than whether its parent is there.
+    held = sa.and_(held, own.c.state.is_distinct_from(t.GONE))
+    looked_for = sa.and_(p.c.status == t.WAITING, own.c.state == t.GONE, own.c.retry_at.is_not(None))
     lost = sa.and_(
         unsent,
         p.c.operation == t.CREATE,
@@ -163,6 +166,7 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         (own.c.dest_id.is_not(None), own.c.origin),
         (o.c.created.is_(True), "created"),
         (sa.or_(sa.and_(o.c.created.is_(None), p.c.operation == t.CREATE), own.c.origin == "unknown"), "unknown"),
+        (own.c.gone_id.is_not(None), sa.func.coalesce(own.c.origin, "adopted")),
         else_="adopted",
     )
     columns: dict[str, sa.ColumnElement[Any]] = {
@@ -178,7 +182,7 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         "origin": sa.case((acknowledged, origin), (lost, "unknown"), else_=own.c.origin),
         "state": sa.case(
             (acknowledged, t.ACKNOWLEDGED),
-            (gone, t.GONE),
+            (sa.or_(gone, looked_for), t.GONE),
             (cleared, t.LEFT),
             (not_removed, t.REMOVAL_DUE),
             (refused, t.REJECTED),
@@ -190,14 +194,29 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         ),
         "attempts": sa.case((refused, attempts), else_=0),
         "retry_at": sa.case(
-            (sa.and_(refused, soon), sa.cast(s.now, sa.DateTime(timezone=True))),
+            (sa.or_(gone, sa.and_(refused, soon)), sa.cast(s.now, sa.DateTime(timezone=True))),
             (given_up, null_time),
             (refused, later),
             else_=null_time,
         ),
-        "code": sa.case((sa.and_(sent, refused), o.c.code), (sa.not_(sent), p.c.code), else_=null_text),
-        "message": sa.case((sa.and_(sent, refused), o.c.message), (sa.not_(sent), p.c.message), else_=null_text),
-        "error_class": sa.case((sa.and_(sent, refused), o.c.error_class), (refused, "fix_row"), else_=null_text),
+        "code": sa.case(
+            (looked_for, own.c.code), (sa.and_(sent, refused), o.c.code), (sa.not_(sent), p.c.code), else_=null_text
+        ),
+        "message": sa.case(
+            (looked_for, own.c.message),
+            (sa.and_(sent, refused), o.c.message),
+            (sa.not_(sent), p.c.message),
+            else_=null_text,
+        ),
+        "error_class": sa.case(
+            (looked_for, own.c.error_class),
+            (sa.and_(sent, refused), o.c.error_class),
+            (refused, "fix_row"),
+            else_=null_text,
+        ),
+        "gone_id": sa.case(
+            (acknowledged, null_text), (gone, sa.func.coalesce(own.c.dest_id, p.c.dest_id)), else_=own.c.gone_id
+        ),
         "run_id": sa.literal(s.run_id),
         "settled_at": sa.cast(s.now, sa.DateTime(timezone=True)),
         **{key_column(k): p.c[key_column(k)] for k in shape.keys},
@@ -216,6 +235,7 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
     touched = sa.or_(
         sent,
         as_is,
+        looked_for,
         refused,
         held,
         lost,
@@ -309,7 +329,7 @@ def _log(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
         (sa.and_(p.c.operation.in_(t.REMOVING), sa.or_(o.c.code.is_(None), o.c.error_class == "gone")), "removed"),
         (o.c.code.is_not(None), "rejected"),
         (p.c.operation == t.UPDATE, "updated"),
-        (sa.or_(p.c.operation == t.ADOPT, o.c.created.is_(False)), "adopted"),
+        (sa.or_(p.c.operation.in_([t.ADOPT, t.LINK]), o.c.created.is_(False)), "adopted"),
         else_="created",
     )
     values: dict[str, Any] = {
@@ -320,7 +340,7 @@ def _log(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
         "key": sa.func.coalesce(p.c.match_text, p.c.match_key),
         "operation": operation,
         "dest_id": sa.func.coalesce(o.c.dest_id, p.c.dest_id),
-        "previous_dest_id": own.c.dest_id,
+        "previous_dest_id": sa.func.coalesce(own.c.dest_id, own.c.gone_id),
         "code": o.c.code,
         "message": o.c.message,
         "error_class": o.c.error_class,

@@ -43,7 +43,7 @@ HELD = "held"  # a parent or looked-up record has no destination id
 INVALID = "invalid"  # it shares its key with another row
 LEFT = "left"  # it left the model; its record stays (removed: keep or clear, or not ours to delete)
 REMOVAL_DUE = "removal_due"  # it left the model; finish deletes its record, or empties its fields
-GONE = "gone"  # acknowledged once, no longer in the destination
+GONE = "gone"  # acknowledged once, no longer in the destination; looked for again by match while `retry_at` is set
 UNRESOLVED = "unresolved"  # a create whose reply was lost; sent again by match
 
 #: Status of a plan row.
@@ -64,6 +64,8 @@ CREATE, UPDATE, DELETE = "create", "update", "delete"
 CLEAR = "clear"  # the record stays, its mapped fields are emptied
 #: An update, by its id, of a record that was found for a row and was never acknowledged before.
 ADOPT = "adopt"
+#: The same for a record that has no key yet; the update gives it one.
+LINK = "link"
 
 #: Operations on records whose rows left the model.
 REMOVING = (DELETE, CLEAR)
@@ -185,6 +187,11 @@ def ledger_of(sequence: str, sync: str, schema: str) -> sa.TableClause:
     return sa.table(f"{sequence}__{sync}__ledger", *_ledger_columns(), schema=schema)
 
 
+def fixed_ledger(tables: StateTables) -> sa.TableClause:
+    """A sync's own ledger without the columns that its mapping gives it."""
+    return sa.table(tables.ledger.name, *_ledger_columns(), schema=tables.ledger.schema)
+
+
 def _ledger_columns() -> list[sa.ColumnClause[Any]]:
     return [
         sa.column("match_key", sa.Text),  # canonical text of the key; what everything joins on
@@ -200,6 +207,8 @@ def _ledger_columns() -> list[sa.ColumnClause[Any]]:
         sa.column("error_class", sa.Text),
         sa.column("run_id", sa.Text),  # the run that wrote this row last
         sa.column("settled_at", sa.DateTime(timezone=True)),
+        # The record that is gone, until another is acknowledged. Added to older ledgers by `registry.migrate`.
+        sa.column("gone_id", sa.Text),
     ]
 
 

@@ -284,6 +284,21 @@ class SyncSpec(Strict):
             "are emptied (`clear`). Only records we created."
         ),
     ] = "keep"
+    adopt_by: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Mapped field(s), e.g. `Email`: a row that would be created takes over the one record whose "
+            "`match` field is empty and whose fields equal the row's, all of them. Where several records or rows "
+            "could be meant, none is taken and the row is refused."
+        ),
+    ] = ()
+    on_gone: Annotated[
+        Literal["report", "recreate"],
+        Field(
+            description="What becomes of a row whose record was deleted or merged in the destination, when no other "
+            "record has its key: `report` lets it wait for a run that names it in `only_keys`, `recreate` creates it."
+        ),
+    ] = "report"
     delete_adopted: Annotated[
         bool, Field(description="`removed: delete` and `clear` also concern records that were there before us.")
     ] = False
@@ -316,7 +331,9 @@ class SyncSpec(Strict):
         Field(description="Check whether records were changed or deleted in the destination; `{}` for the defaults."),
     ] = None
 
-    _tuples = field_validator("key", "deps", "after", "sensitive", "owners", "clear_fields", mode="before")(_as_tuple)
+    _tuples = field_validator("key", "deps", "after", "adopt_by", "sensitive", "owners", "clear_fields", mode="before")(
+        _as_tuple
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> SyncSpec:
@@ -364,6 +381,16 @@ class SyncSpec(Strict):
                     f"{where}: clear_fields names {field!r}, which is no mapped field.{nearest(field, mapped)} "
                     "The match field keeps its value always."
                 )
+        if self.adopt_by and self.mode != "upsert":
+            raise ValueError(f"{where}: adopt_by is about rows that would be created; mode: {self.mode} creates none.")
+        able = [f for f, m in self.mappings() if isinstance(m, ColumnMapping)]
+        for field in self.adopt_by:
+            if field not in able:
+                raise ValueError(
+                    f"{where}: adopt_by names {field!r}, which is no field filled from a column.{nearest(field, able)}"
+                )
+        if self.on_gone == "recreate" and self.mode == "update":
+            raise ValueError(f"{where}: on_gone: recreate needs mode: upsert; mode: update never creates a record.")
         match = self.fields.get(self.match)
         if match is not None and (len(self.key) != 1 or _columns_of(match) != set(self.key)):
             raise ValueError(f"{where}: the match field {self.match} is filled from the key; take it out of fields.")

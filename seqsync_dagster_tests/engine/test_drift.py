@@ -201,7 +201,9 @@ def test_heal_sends_the_drifted_rows_again_and_no_others(world: World) -> None:
     delete(world, "Account", "A3")
     report = checked(world, "accounts")
     assert (report.changed, report.deleted, report.made_due, report.made_gone) == (2, 1, 2, 1)
-    assert report.summary.endswith("The next run sends 2 again. 1 are marked as gone and wait for an operator.")
+    assert report.summary.endswith(
+        "The next run sends 2 again. 1 are marked as gone: the next run looks for them once more, by match."
+    )
     row = world.ledger("accounts")["a3"]
     assert (row["state"], row["dest_id"], row["fingerprint"], row["error_class"]) == ("gone", None, None, "gone")
     [logged] = [r for r in world.state("accounts", "changelog") if r["operation"] == "gone"]
