@@ -326,8 +326,10 @@ def component_folders(defs: Path) -> list[str]:
 
 def describe(sync: SyncSpec) -> str:
     """What a sync sends where, for a person who has not seen its YAML."""
-    verb = {"upsert": "Creates and updates", "update": "Updates"}[sync.mode]
-    lines = [f"{verb} {sync.object} from {sync.source}, matched on {sync.match} = {' : '.join(sync.key)}."]
+    verb = {"upsert": "Creates and updates", "update": "Updates", "insert": "Creates"}[sync.mode]
+    key = " : ".join(sync.key)
+    how = f"by the key {key}, which the destination does not know" if sync.match is None else ""
+    lines = [f"{verb} {sync.object} from {sync.source}, {how or f'matched on {sync.match} = {key}'}."]
     for name, mapping in sync.mappings():
         match mapping:
             case ParentLookup(parent=parent, if_missing=if_missing):

@@ -85,7 +85,7 @@ def request_of(sync: SyncSpec, operation: str, rows: int) -> Request:
     """What the destination is asked to do with `rows` rows of a plan's operation."""
     return Request(
         object=sync.object,
-        operation=_OPERATIONS[operation],
+        operation="insert" if operation == CREATE and sync.mode == "insert" else _OPERATIONS[operation],
         match=sync.match if operation == CREATE else None,
         rows=rows,
         ignore_nulls=() if operation == CLEAR else plan_rows.ignored_nulls(sync),

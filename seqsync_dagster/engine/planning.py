@@ -80,6 +80,12 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
     tables = work.tables(room.schema)
     names = (work.site.sequence.name, sync.name)
     registry.migrate(connection, tables)
+    if options.rebuild_ledger and sync.once_at_most:
+        raise StateError(
+            f"sync {sync.name}: rebuild_ledger matches every row again by its key, and this sync has no match field: "
+            "every record would be created once more. Nothing was sent. Bring the ledger back; or, where that is what "
+            "you want, give the sync a new name."
+        )
     if options.rebuild_ledger:
         registry.drop_ledger(connection, tables, *names)
     known = registry.read(connection, tables, *names)
@@ -107,7 +113,8 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
         account = checked_account(work, known)
         # Before the ledger is bound to this object and match field: they may be what is wrong.
         check_mapping(work.site.destination, mapped)
-        case_sensitive = match_field(work.site.destination, sync).case_sensitive
+        # A key that the destination does not know is what the model says it is.
+        case_sensitive = sync.match is None or match_field(work.site.destination, sync).case_sensitive
     else:
         assert known is not None
         case_sensitive = known.case_sensitive
@@ -132,7 +139,7 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
     if sync.name in sync.parents():
         arrivals[sync.name] = known.arrivals if known is not None else 0
     stale = 0
-    if known is not None and dict(known.parent_arrivals) != arrivals:
+    if known is not None and dict(known.parent_arrivals) != arrivals and sync.mode != "insert":
         stale = make_stale_due(connection, tables, sync, ledgers)
         connection.commit()
     reason = _resync_reason(work, room, tables, known, model.types)
@@ -236,10 +243,11 @@ def _unchanged(known: Registered, mapped: Mapped, rows: int) -> Planned:
         waiting=last.get("waiting", 0) + last.get("rejected", 0),
         held_pending=last.get("held_pending", 0),
         held_missing=last.get("held_missing", 0),
+        kept=last.get("kept", 0),
         invalid_null=last.get("invalid_null", 0),
         invalid_duplicate=last.get("invalid_duplicate", 0),
     )
-    counts = replace(counts, unchanged=rows - counts.waiting - counts.held - counts.invalid)
+    counts = replace(counts, unchanged=rows - counts.waiting - counts.held - counts.invalid - counts.kept)
     return Planned("-", counts, PlannedChange(0, 0, 0), None, known, mapped, {}, nothing_to_do=True)
 
 
@@ -287,7 +295,7 @@ def _find_records(work: Work, room: Room, tables: StateTables, known: Registered
             .distinct()
         )
         values = room.fetch(unknown)["value"].combine_chunks()
-        _find(work, room, known, mapped, OWN_RECORD, work.sync.object, work.sync.match, values)
+        _find(work, room, known, mapped, OWN_RECORD, work.sync.object, str(work.sync.match), values)
     room.connection.commit()
 
 
@@ -357,11 +365,12 @@ def _count(
         twins = _unchanged_twins(connection, tables)
     unchanged = of(t.UNCHANGED)
     if compared.rows is not None:
-        unchanged = compared.rows - compared.differing - twins
+        unchanged += compared.rows - compared.differing - twins
     counts = Counts(
         model=compared.differing if compared.rows is None else compared.rows,
         planned=of(t.SEND),
         unchanged=unchanged,
+        kept=of(t.KEPT),
         rejected=of(t.REFUSED),
         rejected_again=again,
         refused=of(t.REFUSED),

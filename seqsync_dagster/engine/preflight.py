@@ -117,13 +117,13 @@ def check_mapping(destination: Destination, mapped: Mapped) -> list[str]:
 
 def match_field(destination: Destination, sync: SyncSpec) -> FieldInfo:
     """The description of a match field that `check_mapping` found fit."""
-    return destination.describe(sync.object).fields[sync.match]
+    return destination.describe(sync.object).fields[str(sync.match)]
 
 
 def _object_problems(info: ObjectInfo, mapped: Mapped) -> Iterator[str]:
     sync, grant = mapped.sync, "Give this user the permission on the object"
     if "create" in mapped.writes and not info.creatable:
-        yield f"records of {info.name} cannot be created by this user (mode: upsert). {grant}, or say mode: update"
+        yield f"records of {info.name} cannot be created by this user (mode: {sync.mode}). {grant}, or say mode: update"
     if "update" in mapped.writes and not info.updatable:
         yield f"records of {info.name} cannot be updated by this user (mode: {sync.mode}). {grant}"
     if sync.removed == "clear" and not info.updatable:
@@ -134,6 +134,8 @@ def _object_problems(info: ObjectInfo, mapped: Mapped) -> Iterator[str]:
 
 def _check_match(info: ObjectInfo, mapped: Mapped, found: _Findings) -> None:
     sync = mapped.sync
+    if sync.match is None:
+        return
     field = info.fields.get(sync.match)
     if field is None:
         found.problems.append(f"match: {_no_field(info, sync.match)}")
@@ -163,7 +165,7 @@ def _unfit_to_create(field: FieldInfo, sync: SyncSpec) -> str | None:
         return None
     if field.auto_number or field.calculated or not field.creatable:
         by = "counts" if field.auto_number else "computes" if field.calculated else "fills"
-        return f"the destination {by} it itself, and mode: upsert creates records by it"
+        return f"the destination {by} it itself, and mode: {sync.mode} creates records by it"
     if not field.unique:
         return "it is not unique there, so that a key could stand in several records: make it unique"
     return None
@@ -203,7 +205,7 @@ def _unwritable(info: ObjectInfo, field: FieldInfo, mapped: Mapped) -> str | Non
 
 
 def _lacking(info: ObjectInfo, sync: SyncSpec) -> Iterator[str]:
-    if sync.mode != "upsert":
+    if sync.mode == "update":
         return
     mapped = {name for name, _ in sync.mappings()} | {sync.match}
     lacking = sorted(f.name for f in info.fields.values() if f.required and f.name not in mapped)

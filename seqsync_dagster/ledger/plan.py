@@ -189,6 +189,11 @@ def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
     )
 
 
+_KEPT = "the row changed; mode: insert leaves its record as it was created"
+_UNRESOLVED = (
+    "the reply to its insert was lost, and without a match field nobody can tell whether its record was created. Look "
+    "for it in the destination; when it is not there, name the row in only_keys to have it sent again"
+)
 _DUPLICATE = "another row of the model has the same key, as the destination compares keys"
 
 
@@ -265,11 +270,16 @@ def _verdicts(
     verdicts: list[_Verdict] = [
         (d.c.match_key.is_(None), t.INVALID_NULL, "NULL_KEY", "the key is null or blank"),
     ]
-    if request.named and not request.resync:
+    inserts = request.sync.mode == "insert"
+    if inserts or (request.named and not request.resync):
         same = sa.and_(ledger.c.state == t.ACKNOWLEDGED, ledger.c.fingerprint == d.c.fingerprint)
         verdicts.append((same, t.UNCHANGED, "", ""))
     if matched_by_another is not None:
         verdicts.append((matched_by_another, t.INVALID_DUPLICATE, "DUPLICATE_KEY", _DUPLICATE))
+    if inserts:
+        verdicts.append((ledger.c.dest_id.is_not(None), t.KEPT, "NOT_UPDATED", _KEPT))
+    if request.sync.once_at_most and not request.named:
+        verdicts.append((ledger.c.state == t.UNRESOLVED, t.WAITING, "UNRESOLVED", _UNRESOLVED))
     for r in references:
         if r.if_missing == "hold":
             verdicts.append((sa.and_(r.missing, r.pending), t.HELD_PENDING, "PARENT_PENDING", r.message))
@@ -367,6 +377,9 @@ def _add_departures(connection: sa.Connection, request: PlanRequest) -> None:
         ledger.c.fingerprint.is_(None), ledger.c.dest_id.is_(None), ledger.c.state.not_in([t.LEFT, t.UNRESOLVED])
     )
     unresolved = sa.and_(ledger.c.state == t.UNRESOLVED, ledger.c.fingerprint.is_(None))
+    if sync.once_at_most:
+        # It stays what it is: a row that comes back must not be taken for a new one.
+        unresolved = sa.false()
     # A row that had left, came back and was held or refused has a record, but no fingerprint to be missed by.
     stranded = sa.and_(
         ledger.c.fingerprint.is_(None), ledger.c.dest_id.is_not(None), ledger.c.state.not_in([t.LEFT, t.REMOVAL_DUE])

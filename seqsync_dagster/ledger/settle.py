@@ -135,6 +135,10 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         p.c.operation == t.CREATE,
         sa.or_(sa.false(), *[p.c.seq.between(first, last) for first, last in s.in_flight]),
     )
+    # Sent, and the destination itself cannot say what became of it.
+    unknown = sa.and_(sent, p.c.operation == t.CREATE, o.c.error_class == "unknown")
+    # It is in the model again, so its record, which stays as it is, is not removed.
+    kept = sa.and_(p.c.status == t.KEPT, own.c.state.in_([t.LEFT, t.REMOVAL_DUE]))
     # A plan that was not carried out has not passed its guards, or not been seen to: what left its model is for the
     # next plan to say.
     left = sa.and_(p.c.status.in_([t.LEFT, t.REMOVAL]), sa.true() if s.completed else sa.false())
@@ -173,12 +177,14 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         "dest_id": sa.case(
             (acknowledged, sa.func.coalesce(o.c.dest_id, p.c.dest_id)), (gone, null_text), else_=own.c.dest_id
         ),
-        "origin": sa.case((acknowledged, origin), (lost, "unknown"), else_=own.c.origin),
+        "origin": sa.case((acknowledged, origin), (sa.or_(lost, unknown), "unknown"), else_=own.c.origin),
         "state": sa.case(
             (acknowledged, t.ACKNOWLEDGED),
             (gone, t.GONE),
             (cleared, t.LEFT),
             (not_removed, t.REMOVAL_DUE),
+            (unknown, t.UNRESOLVED),
+            (kept, t.ACKNOWLEDGED),
             (refused, t.REJECTED),
             (lost, t.UNRESOLVED),
             (held, t.HELD),
@@ -193,8 +199,12 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
             (refused, later),
             else_=null_time,
         ),
-        "code": sa.case((sa.and_(sent, refused), o.c.code), (sa.not_(sent), p.c.code), else_=null_text),
-        "message": sa.case((sa.and_(sent, refused), o.c.message), (sa.not_(sent), p.c.message), else_=null_text),
+        "code": sa.case(
+            (kept, null_text), (sa.and_(sent, refused), o.c.code), (sa.not_(sent), p.c.code), else_=null_text
+        ),
+        "message": sa.case(
+            (kept, null_text), (sa.and_(sent, refused), o.c.message), (sa.not_(sent), p.c.message), else_=null_text
+        ),
         "error_class": sa.case((sa.and_(sent, refused), o.c.error_class), (refused, "fix_row"), else_=null_text),
         "run_id": sa.literal(s.run_id),
         "settled_at": sa.cast(s.now, sa.DateTime(timezone=True)),
@@ -218,6 +228,7 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         lost,
         left,
         forgotten,
+        kept,
         # A record whose key is in the model again, however wrongly, is not removed.
         sa.and_(duplicate, sa.or_(own.c.match_key.is_(None), own.c.state == t.REMOVAL_DUE)),
     )

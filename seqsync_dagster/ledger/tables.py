@@ -41,7 +41,7 @@ INVALID = "invalid"  # it shares its key with another row
 LEFT = "left"  # it left the model; its record stays (removed: keep or clear, or not ours to delete)
 REMOVAL_DUE = "removal_due"  # it left the model; finish deletes its record, or empties its fields
 GONE = "gone"  # acknowledged once, no longer in the destination
-UNRESOLVED = "unresolved"  # a create whose reply was lost; sent again by match
+UNRESOLVED = "unresolved"  # a create whose reply was lost; sent again by match, without one it waits for a person
 
 #: Status of a plan row.
 SEND = "send"
@@ -53,7 +53,8 @@ INVALID_NULL = "invalid_null"
 INVALID_DUPLICATE = "invalid_duplicate"
 REMOVAL = "removal"
 FORGET = "forget"  # never acknowledged, and no longer in the model
-UNCHANGED = "unchanged"  # named by the operator, but as the destination acknowledged it
+UNCHANGED = "unchanged"  # named by the operator, or a full resync, but as the destination acknowledged it
+KEPT = "kept"  # it changed, and mode: insert leaves its record as it was created
 
 #: Operation of a plan row.
 CREATE, UPDATE, DELETE = "create", "update", "delete"

@@ -51,7 +51,7 @@ def _check_writers(sequence: SequenceSpec) -> None:
     """
     writers: dict[tuple[str, str], str] = {}
     for sync in sequence.syncs:
-        spelt = {sync.match.lower(): sync.match}
+        spelt = {sync.match.lower(): sync.match} if sync.match is not None else {}
         for field, _ in sync.mappings():
             twin = spelt.setdefault(field.lower(), field)
             if twin != field:
@@ -66,9 +66,9 @@ def _check_writers(sequence: SequenceSpec) -> None:
                     "the last one to run would win. Map it in one of them."
                 )
     for sync in sequence.syncs:
-        writer = writers.get((sync.object.lower(), sync.match.lower()))
+        writer = writers.get((sync.object.lower(), (sync.match or "").lower()))
         # A sync that never creates only reads its match field.
-        if writer is not None and sync.mode == "upsert":
+        if writer is not None and sync.mode != "update":
             raise ValueError(
                 f"syncs {writer!r} and {sync.name!r} both write {sync.object}.{sync.match}: {sync.name!r} creates "
                 f"records by it, and {writer!r} has it in fields and could give a record another's key. "

@@ -245,10 +245,19 @@ class SyncSpec(Strict):
     description: Annotated[str | None, Field(description="Shown with the asset.")] = None
     key: Annotated[tuple[str, ...], Field(description="The model's primary key column(s).")]
     object: Annotated[str, Field(description="Destination object, by its API name.")]
-    match: Annotated[str, Field(description="Destination field (external id) that the key is matched on.")]
+    match: Annotated[
+        str | None,
+        Field(
+            description="Destination field (external id) that the key is matched on. Only `mode: insert` does without: "
+            "then a row whose reply was lost waits for an operator, since it cannot be looked up."
+        ),
+    ] = None
     mode: Annotated[
-        Literal["upsert", "update"],
-        Field(description="`upsert` creates and updates; `update` never creates."),
+        Literal["upsert", "update", "insert"],
+        Field(
+            description="`upsert` creates and updates; `update` never creates; `insert` never updates: a row that "
+            "changes after its record was created is counted and not sent."
+        ),
     ] = "upsert"
     removed: Annotated[
         Literal["keep", "delete", "clear"],
@@ -300,6 +309,14 @@ class SyncSpec(Strict):
                 f"{where}: say where its rows come from with exactly one of model, table, query; "
                 f"found {' and '.join(named) or 'none'}."
             )
+        if self.match is None and self.mode != "insert":
+            raise ValueError(
+                f"{where}: match is missing: the destination field (external id) that the key is matched on. "
+                "Only mode: insert does without."
+            )
+        if self.mode == "insert" and (self.removed == "clear" or (self.drift is not None and self.drift.heal)):
+            wrong = "removed: clear" if self.removed == "clear" else "drift: {heal: true}"
+            raise ValueError(f"{where}: {wrong} needs a mode that updates; mode: insert never changes a record.")
         if not self.key:
             raise ValueError(f"{where}: key names the model's primary key column(s); it is empty.")
         if not self.fields:
@@ -337,7 +354,7 @@ class SyncSpec(Strict):
                     f"{where}: clear_fields names {field!r}, which is no mapped field.{nearest(field, mapped)} "
                     "The match field keeps its value always."
                 )
-        match = self.fields.get(self.match)
+        match = self.fields.get(self.match) if self.match is not None else None
         if match is not None and (len(self.key) != 1 or _columns_of(match) != set(self.key)):
             raise ValueError(f"{where}: the match field {self.match} is filled from the key; take it out of fields.")
         comparable = self.comparable()
@@ -381,6 +398,11 @@ class SyncSpec(Strict):
         Which record was found for a lookup is not kept, and the match field never changes by an update.
         """
         return [f for f, m in self.mappings() if not isinstance(m, RecordLookup)]
+
+    @property
+    def once_at_most(self) -> bool:
+        """Whether a row may never be sent again unless it is known that it was not written: it has no match field."""
+        return self.match is None
 
     def emptied(self) -> list[str]:
         """The fields that a record loses when its row leaves the model: `removed: clear`."""
