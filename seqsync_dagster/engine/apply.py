@@ -9,6 +9,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from seqsync_dagster.destinations.protocol import Event, InFlight, Operation, Outcomes, Progress, Request
+from seqsync_dagster.engine.filling import only_where_empty
 from seqsync_dagster.engine.site import Work
 from seqsync_dagster.errors import BudgetSpent
 from seqsync_dagster.ledger import rows as plan_rows
@@ -137,6 +138,7 @@ def frames(
         # No transaction stays open while a frame travels.
         room.connection.commit()
         if table.num_rows:
+            table = only_where_empty(work.site.destination, work.sync, operation, table)
             yield table.to_pandas(types_mapper=pd.ArrowDtype)
 
 

@@ -13,6 +13,8 @@ from datetime import date, datetime, time
 from decimal import Decimal, InvalidOperation
 from typing import Literal
 
+import pyarrow as pa
+
 from seqsync_dagster.destinations.protocol import Destination, FieldInfo, FieldKind, ObjectInfo
 from seqsync_dagster.errors import ConfigurationError, DestinationRefused
 from seqsync_dagster.ledger.fingerprint import type_that_counts
@@ -103,6 +105,7 @@ def check_mapping(destination: Destination, mapped: Mapped) -> list[str]:
                 _check_search(destination, info, field, mapping, found)
     found.problems += _lacking(info, sync)
     found.problems += _not_clearable(info, sync)
+    found.problems += _not_readable(destination, info, sync)
     for remark in destination.remarks(sync.object, sync.options):
         (found.problems if remark.problem else found.risks).append(f"options: {remark.text}")
     if found.problems:
@@ -226,6 +229,15 @@ def _not_clearable(info: ObjectInfo, sync: SyncSpec) -> Iterator[str]:
             f"removed: clear cannot empty {', '.join(kept)} of {info.name}: they must hold a value there, or cannot "
             f"be updated. Say {instead}"
         )
+
+
+def _not_readable(destination: Destination, info: ObjectInfo, sync: SyncSpec) -> Iterator[str]:
+    filled = [f for f in sync.filled_if_empty() if f in info.fields]
+    if filled:
+        nothing = pa.table({f: pa.array([], pa.string()) for f in filled})
+        readable = destination.as_stored(sync.object, nothing).column_names
+        for field in (info.fields[f] for f in filled if f not in readable):
+            yield f"{_shown(info, field)} cannot be read back, so write: if_empty cannot tell where it is empty"
 
 
 #: What a field of a kind takes from any row of a column of these kinds. The text of a number or a date is text; the

@@ -84,7 +84,8 @@ def page(tables: StateTables, sync: SyncSpec, operation: str, first: int, last: 
 
 def ignored_nulls(sync: SyncSpec) -> tuple[str, ...]:
     """Fields that a null leaves as they are."""
-    return tuple(f for f, m in sync.mappings() if getattr(m, "nulls", "clear") == "ignore")
+    filled = sync.filled_if_empty()
+    return tuple(f for f, m in sync.mappings() if getattr(m, "nulls", "clear") == "ignore" or f in filled)
 
 
 def _shown(tables: StateTables, sync: SyncSpec) -> list[sa.ColumnElement[Any]]:

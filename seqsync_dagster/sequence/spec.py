@@ -44,6 +44,13 @@ class ColumnMapping(Strict):
         Literal["clear", "ignore"],
         Field(description="What a null does to the field: `clear` empties it, `ignore` leaves it as it is."),
     ] = "clear"
+    write: Annotated[
+        Literal["always", "if_empty"],
+        Field(
+            description="`if_empty` sends the field only where the destination's record holds nothing in it, which is "
+            "read before; a new record always gets it."
+        ),
+    ] = "always"
 
 
 class ConstantMapping(Strict):
@@ -395,9 +402,11 @@ class SyncSpec(Strict):
     def comparable(self) -> list[str]:
         """The fields whose acknowledged value is known afterwards.
 
-        Which record was found for a lookup is not kept, and the match field never changes by an update.
+        Which record was found for a lookup is not kept, the match field never changes by an update, and a field that
+        we only fill may hold what somebody else wrote.
         """
-        return [f for f, m in self.mappings() if not isinstance(m, RecordLookup)]
+        filled = self.filled_if_empty()
+        return [f for f, m in self.mappings() if not isinstance(m, RecordLookup) and f not in filled]
 
     @property
     def once_at_most(self) -> bool:
@@ -408,7 +417,13 @@ class SyncSpec(Strict):
         """The fields that a record loses when its row leaves the model: `removed: clear`."""
         if self.removed != "clear":
             return []
-        return [f for f, _ in self.mappings() if not self.clear_fields or f in self.clear_fields]
+        # What somebody else wrote into a field that we only fill is not ours to empty.
+        ours = [f for f, _ in self.mappings() if f not in self.filled_if_empty()]
+        return [f for f, _ in self.mappings() if f in (self.clear_fields or ours)]
+
+    def filled_if_empty(self) -> list[str]:
+        """The fields that are sent only where the record holds nothing."""
+        return [f for f, m in self.mappings() if isinstance(m, ColumnMapping) and m.write == "if_empty"]
 
     def is_sensitive(self, field: str) -> bool:
         """Whether a field's value must be masked wherever a person could read it."""
