@@ -271,7 +271,8 @@ def _ledger(work: Work, room: Room, parent: str) -> sa.TableClause | None:
 def _find_records(work: Work, room: Room, tables: StateTables, known: Registered | None, mapped: Mapped) -> None:
     """Ask the destination for the records that no sync writes, for the differing rows only."""
     shape = Shape.of(work.sync)
-    if not shape.lookups and work.sync.mode != "update":
+    named = work.sync.mode in ("update", "delete")
+    if not shape.lookups and not named:
         return
     temporary(
         room.connection,
@@ -286,7 +287,7 @@ def _find_records(work: Work, room: Room, tables: StateTables, known: Registered
     for field, lookup in shape.lookups.items():
         values = room.fetch(lookup_values(shape, field))["value"].combine_chunks()
         _find(work, room, known, mapped, field, lookup.lookup, lookup.by, values)
-    if work.sync.mode == "update":
+    if named:
         d, ledger = delta_table(shape), tables.ledger
         unknown = (
             sa.select(d.c.match_text.label("value"))
@@ -370,6 +371,7 @@ def _count(
         model=compared.differing if compared.rows is None else compared.rows,
         planned=of(t.SEND),
         unchanged=unchanged,
+        absent=of(t.ABSENT),
         kept=of(t.KEPT),
         rejected=of(t.REFUSED),
         rejected_again=again,
@@ -392,6 +394,9 @@ def _count(
             sa.not_(sa.exists().where(tables.plan.c.match_key == ledger.c.match_key)),
         )
     ).scalar_one()
+    if work.sync.mode == "delete":
+        # Its ledger holds what was deleted, so the list itself is the measure: how much of it is new.
+        return counts, PlannedChange(counts.model, 0, of(t.REMOVAL) + waiting)
     return counts, PlannedChange(acknowledged + waiting, of(t.SEND, t.UPDATE), of(t.REMOVAL) + waiting)
 
 

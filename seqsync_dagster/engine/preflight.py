@@ -65,7 +65,8 @@ class _Findings:
 
 def first_writes(sync: SyncSpec) -> frozenset[Write]:
     """What a sync does at least, before a plan says more."""
-    return frozenset({"update"} if sync.mode == "update" else {"create"})
+    none: frozenset[Write] = frozenset()
+    return none if sync.mode == "delete" else frozenset({"update"} if sync.mode == "update" else {"create"})
 
 
 def check_mapping(destination: Destination, mapped: Mapped) -> list[str]:
@@ -133,6 +134,8 @@ def _object_problems(info: ObjectInfo, mapped: Mapped) -> Iterator[str]:
         yield f"records of {info.name} cannot be updated by this user (removed: clear). {grant}, or say removed: keep"
     if sync.removed == "delete" and not info.deletable:
         yield f"records of {info.name} cannot be deleted by this user (removed: delete). {grant}, or say removed: keep"
+    if sync.mode == "delete" and not info.deletable:
+        yield f"records of {info.name} cannot be deleted by this user (mode: delete). {grant}"
 
 
 def _check_match(info: ObjectInfo, mapped: Mapped, found: _Findings) -> None:
@@ -164,7 +167,7 @@ def _check_match(info: ObjectInfo, mapped: Mapped, found: _Findings) -> None:
 
 def _unfit_to_create(field: FieldInfo, sync: SyncSpec) -> str | None:
     """Why records cannot be created under this field; a sync that never creates needs nothing of the kind."""
-    if sync.mode == "update":
+    if sync.mode in ("update", "delete"):
         return None
     if field.auto_number or field.calculated or not field.creatable:
         by = "counts" if field.auto_number else "computes" if field.calculated else "fills"
@@ -208,7 +211,7 @@ def _unwritable(info: ObjectInfo, field: FieldInfo, mapped: Mapped) -> str | Non
 
 
 def _lacking(info: ObjectInfo, sync: SyncSpec) -> Iterator[str]:
-    if sync.mode == "update":
+    if sync.mode in ("update", "delete"):
         return
     mapped = {name for name, _ in sync.mappings()} | {sync.match}
     lacking = sorted(f.name for f in info.fields.values() if f.required and f.name not in mapped)

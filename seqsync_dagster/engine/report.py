@@ -25,6 +25,8 @@ class Counts:
     """Acknowledged records whose values we changed."""
     removed: int = 0
     """Records deleted by this run."""
+    absent: int = 0
+    """Rows of `mode: delete` whose record was not there, or not any more."""
     kept: int = 0
     """Rows that changed since their record was created, with `mode: insert`: never sent."""
     unchanged: int = 0

@@ -75,6 +75,7 @@ def summary(name: str, counts: Counts, found: Verdict, max_rejected: Limit) -> s
             (counts.waiting, "refused earlier and waiting"),
             (counts.held, "held"),
             (counts.invalid, "invalid"),
+            (counts.absent, "not there to be deleted"),
             (counts.kept, "changed and left as created"),
             (counts.unchanged, "unchanged"),
         )

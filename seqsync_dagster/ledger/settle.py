@@ -142,6 +142,10 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
     # A plan that was not carried out has not passed its guards, or not been seen to: what left its model is for the
     # next plan to say.
     left = sa.and_(p.c.status.in_([t.LEFT, t.REMOVAL]), sa.true() if s.completed else sa.false())
+    # A row of mode: delete stays in the ledger, so that it is not looked for at every run.
+    deletes = sa.true() if s.sync.mode == "delete" else sa.false()
+    named = sa.and_(deletes, left)
+    absent = sa.and_(p.c.status == t.ABSENT, sa.true() if s.completed else sa.false())
     forgotten = sa.and_(p.c.status == t.FORGET, sa.true() if s.completed else sa.false())
     duplicate = p.c.status == t.INVALID_DUPLICATE
     attempts = sa.case(
@@ -170,18 +174,26 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
     columns: dict[str, sa.ColumnElement[Any]] = {
         "match_key": p.c.match_key,
         "fingerprint": sa.case(
-            (acknowledged, p.c.fingerprint), (sa.or_(left, gone, cleared), null_number), else_=own.c.fingerprint
+            (sa.or_(acknowledged, named, absent), p.c.fingerprint),
+            (sa.or_(left, gone, cleared), null_number),
+            else_=own.c.fingerprint,
         ),
         "tried_fingerprint": sa.case((refused, p.c.fingerprint), else_=null_number),
         # Nothing may point at a record that is gone, so its id does not stand in the ledger; the change log has it.
         "dest_id": sa.case(
-            (acknowledged, sa.func.coalesce(o.c.dest_id, p.c.dest_id)), (gone, null_text), else_=own.c.dest_id
+            (acknowledged, sa.func.coalesce(o.c.dest_id, p.c.dest_id)),
+            (named, p.c.dest_id),
+            (sa.or_(gone, absent, sa.and_(deletes, removed)), null_text),
+            else_=own.c.dest_id,
         ),
-        "origin": sa.case((acknowledged, origin), (sa.or_(lost, unknown), "unknown"), else_=own.c.origin),
+        "origin": sa.case(
+            (acknowledged, origin), (named, "adopted"), (sa.or_(lost, unknown), "unknown"), else_=own.c.origin
+        ),
         "state": sa.case(
             (acknowledged, t.ACKNOWLEDGED),
             (gone, t.GONE),
             (cleared, t.LEFT),
+            (sa.or_(absent, sa.and_(deletes, removed)), t.REMOVED),
             (not_removed, t.REMOVAL_DUE),
             (unknown, t.UNRESOLVED),
             (kept, t.ACKNOWLEDGED),
@@ -229,13 +241,14 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         left,
         forgotten,
         kept,
+        absent,
         # A record whose key is in the model again, however wrongly, is not removed.
         sa.and_(duplicate, sa.or_(own.c.match_key.is_(None), own.c.state == t.REMOVAL_DUE)),
     )
     selected = (
         sa.select(
             *[c.label(n) for n, c in columns.items()],
-            sa.or_(sa.and_(removed, sa.not_(cleared)), forgotten).label("forget"),
+            sa.or_(sa.and_(removed, sa.not_(cleared), sa.not_(deletes)), forgotten).label("forget"),
             own.c.dest_id.label("previous_dest_id"),
         )
         .select_from(p.outerjoin(o, o.c.seq == p.c.seq).outerjoin(own, own.c.match_key == p.c.match_key))

@@ -40,6 +40,7 @@ HELD = "held"  # a parent or looked-up record has no destination id
 INVALID = "invalid"  # it shares its key with another row
 LEFT = "left"  # it left the model; its record stays (removed: keep or clear, or not ours to delete)
 REMOVAL_DUE = "removal_due"  # it left the model; finish deletes its record, or empties its fields
+REMOVED = "removed"  # mode: delete: its record was deleted, or was not there
 GONE = "gone"  # acknowledged once, no longer in the destination
 UNRESOLVED = "unresolved"  # a create whose reply was lost; sent again by match, without one it waits for a person
 
@@ -54,6 +55,7 @@ INVALID_DUPLICATE = "invalid_duplicate"
 REMOVAL = "removal"
 FORGET = "forget"  # never acknowledged, and no longer in the model
 UNCHANGED = "unchanged"  # named by the operator, or a full resync, but as the destination acknowledged it
+ABSENT = "absent"  # mode: delete, and no record has its key
 KEPT = "kept"  # it changed, and mode: insert leaves its record as it was created
 
 #: Operation of a plan row.

@@ -260,10 +260,11 @@ class SyncSpec(Strict):
         ),
     ] = None
     mode: Annotated[
-        Literal["upsert", "update", "insert"],
+        Literal["upsert", "update", "insert", "delete"],
         Field(
             description="`upsert` creates and updates; `update` never creates; `insert` never updates: a row that "
-            "changes after its record was created is counted and not sent."
+            "changes after its record was created is counted and not sent; `delete` deletes the record of every row, "
+            "whoever created it."
         ),
     ] = "upsert"
     removed: Annotated[
@@ -279,7 +280,10 @@ class SyncSpec(Strict):
     clear_fields: Annotated[
         tuple[str, ...], Field(description="The fields that `removed: clear` empties; default: every mapped one.")
     ] = ()
-    fields: Annotated[dict[str, Mapping], Field(description="Destination field <- where its value comes from.")]
+    fields: Annotated[
+        dict[str, Mapping],
+        Field(default_factory=dict, description="Destination field <- where its value comes from."),
+    ]
     sensitive: Annotated[
         tuple[str, ...], Field(description="Model columns whose values are masked in tables, logs and metadata.")
     ] = ()
@@ -326,7 +330,14 @@ class SyncSpec(Strict):
             raise ValueError(f"{where}: {wrong} needs a mode that updates; mode: insert never changes a record.")
         if not self.key:
             raise ValueError(f"{where}: key names the model's primary key column(s); it is empty.")
-        if not self.fields:
+        if self.mode == "delete":
+            useless = [n for n in ("fields", "clear_fields", "drift") if getattr(self, n)]
+            if useless or self.removed != "keep":
+                raise ValueError(
+                    f"{where}: {useless[0] if useless else 'removed'} has no use with mode: delete, which deletes the "
+                    "record of every row; take it out."
+                )
+        elif not self.fields:
             raise ValueError(f"{where}: fields maps at least one destination field; it is empty.")
         if len(set(self.key)) != len(self.key):
             raise ValueError(f"{where}: key names a column twice: {', '.join(self.key)}.")
@@ -412,6 +423,11 @@ class SyncSpec(Strict):
     def once_at_most(self) -> bool:
         """Whether a row may never be sent again unless it is known that it was not written: it has no match field."""
         return self.match is None
+
+    @property
+    def removes(self) -> bool:
+        """Whether finish has anything to remove for this sync."""
+        return self.mode == "delete" or self.removed != "keep"
 
     def emptied(self) -> list[str]:
         """The fields that a record loses when its row leaves the model: `removed: clear`."""
