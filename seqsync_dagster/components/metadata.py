@@ -256,7 +256,8 @@ def _text(values: Mapping[str, str]) -> str:
 
 def of_definition(sequence: SequenceSpec, sync: SyncSpec, model: dg.AssetKey | None) -> Mapping[str, Any]:
     """Metadata of a sync's asset: object, match, and the way of every column into its field."""
-    mappings: dict[str, FieldMapping | None] = {sync.match: None, **dict(sync.mappings())}
+    matched: dict[str, FieldMapping | None] = {} if sync.match is None else {sync.match: None}
+    mappings: dict[str, FieldMapping | None] = {**matched, **dict(sync.mappings())}
     return {
         **SyncMetadata(
             object=sync.object,
@@ -310,6 +311,7 @@ def _lineage(
         case RecordLookup(from_=column):
             columns = (column,)
     deps = [dg.TableColumnDep(model, column) for column in columns] if model else []
-    if parent is not None and parent != sync.name:
-        deps.append(dg.TableColumnDep(dg.AssetKey([sequence.name, parent]), sequence.sync(parent).match))
+    match_of_parent = None if parent is None else sequence.sync(parent).match
+    if match_of_parent is not None and parent is not None and parent != sync.name:
+        deps.append(dg.TableColumnDep(dg.AssetKey([sequence.name, parent]), match_of_parent))
     return deps

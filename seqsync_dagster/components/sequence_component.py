@@ -162,8 +162,10 @@ class SyncSequence(dg.Component):
     def get_finish_spec(self, kind: str) -> dg.AssetSpec:
         """The closing asset. Override to change how it is shown; the key must stay."""
         deletes = [s.name for s in self.spec.syncs if s.removed == "delete"]
+        named = [s.name for s in self.spec.syncs if s.mode == "delete"]
         clears = [s.name for s in self.spec.syncs if s.removed == "clear"]
         what = f"Deletes the records whose rows left {', '.join(deletes)}, children before parents. " if deletes else ""
+        what += f"Deletes the records that {', '.join(named)} name. " if named else ""
         what += f"Empties the records whose rows left {', '.join(clears)}. " if clears else ""
         return dg.AssetSpec(
             self.key_of(FINISH),
@@ -380,8 +382,10 @@ def component_folders(defs: Path) -> list[str]:
 
 def describe(sync: SyncSpec) -> str:
     """What a sync sends where, for a person who has not seen its YAML."""
-    verb = {"upsert": "Creates and updates", "update": "Updates"}[sync.mode]
-    lines = [f"{verb} {sync.object} from {sync.source}, matched on {sync.match} = {' : '.join(sync.key)}."]
+    verb = {"upsert": "Creates and updates", "update": "Updates", "insert": "Creates", "delete": "Deletes"}[sync.mode]
+    key = " : ".join(sync.key)
+    how = f"by the key {key}, which the destination does not know" if sync.match is None else ""
+    lines = [f"{verb} {sync.object} from {sync.source}, {how or f'matched on {sync.match} = {key}'}."]
     for name, mapping in sync.mappings():
         match mapping:
             case ParentLookup(parent=parent, if_missing=if_missing):
@@ -394,6 +398,8 @@ def describe(sync: SyncSpec) -> str:
         lines.append(f"Records whose rows left the model are deleted by finish, {whose}.")
     elif sync.removed == "clear":
         lines.append(f"Records whose rows left the model lose {', '.join(sync.emptied())} in finish, {whose}.")
+    elif sync.mode == "delete":
+        lines.append("Finish deletes them, whoever created them; a row that leaves the model is forgotten.")
     else:
         lines.append("Records whose rows left the model are kept.")
     return "\n\n".join(([sync.description] if sync.description else []) + ["\n".join(lines)])

@@ -130,7 +130,10 @@ class Request:
     object: str
     operation: Operation
     match: str | None
-    """Field that an upsert matches on; a column of every frame then."""
+    """Field that an upsert matches on, and by which an insert that is sent again finds what is there: then no record
+    is created twice, and a row whose record is there already is acknowledged as not created. A column of every frame
+    then. An insert without one is sent once at most: rows of which nobody knows are rejected as `unknown`.
+    """
     rows: int
     """How many rows the frames will yield, at most: a destination may choose its API by it."""
     ignore_nulls: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from seqsync_dagster.destinations.protocol import Event, InFlight, Operation, Outcomes, Progress, Request
+from seqsync_dagster.engine.filling import only_where_empty
 from seqsync_dagster.engine.site import Work
 from seqsync_dagster.errors import BudgetSpent, DestinationUnreachable
 from seqsync_dagster.ledger import rows as plan_rows
@@ -106,7 +107,7 @@ def request_of(sync: SyncSpec, operation: str, rows: int) -> Request:
     """What the destination is asked to do with `rows` rows of a plan's operation."""
     return Request(
         object=sync.object,
-        operation=_OPERATIONS[operation],
+        operation="insert" if operation == CREATE and sync.mode == "insert" else _OPERATIONS[operation],
         match=sync.match if operation == CREATE else None,
         rows=rows,
         ignore_nulls=() if operation == CLEAR else plan_rows.ignored_nulls(sync),
@@ -158,6 +159,7 @@ def frames(
         # No transaction stays open while a frame travels.
         room.connection.commit()
         if table.num_rows:
+            table = only_where_empty(work.site.destination, work.sync, operation, table)
             yield table.to_pandas(types_mapper=pd.ArrowDtype)
 
 

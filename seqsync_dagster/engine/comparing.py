@@ -142,7 +142,7 @@ def _sample_differs(
     ).one()
     waiting = sum(
         known.last_counts.get(n, 0)
-        for n in ("waiting", "rejected", "held_pending", "held_missing", "invalid_null", "invalid_duplicate")
+        for n in ("waiting", "rejected", "held_pending", "held_missing", "invalid_null", "invalid_duplicate", "kept")
     )
     expected = looked_at * waiting / max(1, known.checksum.rows)
     return bool(looked_at - matching > 2 * expected + 2)

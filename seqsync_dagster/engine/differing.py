@@ -18,12 +18,15 @@ def differing_fields(
 
     `sent` has the rows' values, `meant` the same as the destination writes them, `held` its records; row by row.
     """
-    ignoring = ignored_nulls(sync)
+    ignoring, filled = ignored_nulls(sync), sync.filled_if_empty()
     for name in meant.column_names:
         want, got = meant[name].combine_chunks(), held[name].combine_chunks()
         differs = _distinct(want, got)
         if name in ignoring:
             differs = pc.and_(differs, pc.and_(pc.is_valid(want), pc.is_valid(sent[name].combine_chunks())))
+        if name in filled:
+            # What stands there is nobody's to change.
+            differs = pc.and_(differs, pc.is_null(got))
         yield name, want, got, differs
 
 

@@ -53,6 +53,9 @@ def find_existing(search: Search) -> bool:
     Raises what the destination raises, and `ConfigurationError` when the mapping does not fit it.
     """
     work, asked = search.work, False
+    if work.sync.match is None:
+        # Only inserts do without, and their records are never written again.
+        return False
     if _adopting(search):
         asked |= _adopt(search)
     asked |= _look_for_gone(search)
@@ -78,7 +81,7 @@ def _adopt(search: Search) -> bool:
     if not seeking:
         return False
     fields = [f for f, _ in sync.mappings()]
-    read = _read(search, [sync.match], fields, seeking)
+    read = _read(search, [str(sync.match)], fields, seeking)
     found = room.frugally(lambda: existing.write_matched(connection, search.case_sensitive))
     connection.commit()
     if not found:
@@ -107,7 +110,7 @@ def _look_for_gone(search: Search) -> bool:
         lambda: existing.write_seekers(connection, rows, due, rows.c.match_text, [rows.c.match_key])
     )
     if seeking:
-        _read(search, [sync.match], [], seeking)
+        _read(search, [str(sync.match)], [], seeking)
     else:
         existing.create_records(connection, 1, 0)
     connection.commit()
@@ -150,7 +153,7 @@ def _link(search: Search) -> bool:
         # What has the key was found before.
         existing.create_records(connection, 1, 0)
     else:
-        _read(search, [sync.match], [], found)
+        _read(search, [str(sync.match)], [], found)
     connection.commit()
     room.frugally(lambda: existing.write_matched(connection, search.case_sensitive))
     connection.commit()

@@ -35,7 +35,7 @@ def run_finish(
     site: Site, options: RunOptions, *, run_id: str, holder: str, log: Callable[[str], None]
 ) -> FinishReport:
     """Delete the records whose rows left their models, children first, and only where nothing points at them; or
-    empty their fields, where the sync says `removed: clear`.
+    empty their fields, where the sync says `removed: clear`; or delete those that a sync of `mode: delete` names.
 
     Raises a subclass of `SeqsyncError` for what stopped it; what was deleted by then is settled or recovered later.
     """
@@ -48,7 +48,7 @@ def run_finish(
     calls = replace(site.destination.calls, by_kind={})
     tally = _Tally()
     for name in reversed(order(site.sequence)):
-        if site.sequence.sync(name).removed != "keep":
+        if site.sequence.sync(name).removes:
             _remove(site, name, options, run_id, holder, log, tally)
     removed, rejected = sum(tally.removed.values()), sum(tally.rejected.values())
     kept = sum(tally.kept.values())

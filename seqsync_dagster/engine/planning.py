@@ -101,6 +101,12 @@ def _plan(
     tables = work.tables(room.schema)
     names = (work.site.sequence.name, sync.name)
     registry.migrate(connection, tables)
+    if options.rebuild_ledger and sync.once_at_most:
+        raise StateError(
+            f"sync {sync.name}: rebuild_ledger matches every row again by its key, and this sync has no match field: "
+            "every record would be created once more. Nothing was sent. Bring the ledger back; or, where that is what "
+            "you want, give the sync a new name."
+        )
     if options.rebuild_ledger:
         registry.drop_ledger(connection, tables, *names)
     known = registry.read(connection, tables, *names)
@@ -128,7 +134,8 @@ def _plan(
         account = checked_account(work, known)
         # Before the ledger is bound to this object and match field: they may be what is wrong.
         check_mapping(work.site.destination, mapped)
-        case_sensitive = match_field(work.site.destination, sync).case_sensitive
+        # A key that the destination does not know is what the model says it is.
+        case_sensitive = sync.match is None or match_field(work.site.destination, sync).case_sensitive
     else:
         assert known is not None
         case_sensitive = known.case_sensitive
@@ -153,7 +160,7 @@ def _plan(
     if sync.name in sync.parents():
         arrivals[sync.name] = known.arrivals if known is not None else 0
     stale = 0
-    if known is not None and dict(known.parent_arrivals) != arrivals:
+    if known is not None and dict(known.parent_arrivals) != arrivals and sync.mode != "insert":
         stale = make_stale_due(connection, tables, sync, ledgers)
         connection.commit()
     reason = _resync_reason(work, room, tables, known, model.types)
@@ -280,10 +287,11 @@ def _unchanged(known: Registered, mapped: Mapped, rows: int) -> Planned:
         waiting=last.get("waiting", 0) + last.get("rejected", 0),
         held_pending=last.get("held_pending", 0),
         held_missing=last.get("held_missing", 0),
+        kept=last.get("kept", 0),
         invalid_null=last.get("invalid_null", 0),
         invalid_duplicate=last.get("invalid_duplicate", 0),
     )
-    counts = replace(counts, unchanged=rows - counts.waiting - counts.held - counts.invalid)
+    counts = replace(counts, unchanged=rows - counts.waiting - counts.held - counts.invalid - counts.kept)
     return Planned("-", counts, PlannedChange(0, 0, 0), None, known, mapped, {}, nothing_to_do=True)
 
 
@@ -307,7 +315,8 @@ def _ledger(work: Work, room: Room, parent: str) -> sa.TableClause | None:
 def _find_records(work: Work, room: Room, tables: StateTables, known: Registered | None, mapped: Mapped) -> None:
     """Ask the destination for the records that no sync writes, for the differing rows only."""
     shape = Shape.of(work.sync)
-    if not shape.lookups and work.sync.mode != "update":
+    named = work.sync.mode in ("update", "delete")
+    if not shape.lookups and not named:
         return
     temporary(
         room.connection,
@@ -322,9 +331,9 @@ def _find_records(work: Work, room: Room, tables: StateTables, known: Registered
     for field, lookup in shape.lookups.items():
         values = room.fetch(lookup_values(shape, field))["value"].combine_chunks()
         _find(work, room, known, mapped, field, lookup.lookup, lookup.by, values)
-    if work.sync.mode == "update":
+    if named:
         # A record that is gone is looked for once, and not here, unless the operator asks for it.
-        named = sa.literal(bool(work.options.only_keys) or work.options.full_resync)
+        by_operator = sa.literal(bool(work.options.only_keys) or work.options.full_resync)
         d, ledger = delta_table(shape), tables.ledger
         unknown = (
             sa.select(d.c.match_text.label("value"))
@@ -333,12 +342,12 @@ def _find_records(work: Work, room: Room, tables: StateTables, known: Registered
                 d.c.fingerprint.is_not(None),
                 d.c.match_text.is_not(None),
                 ledger.c.dest_id.is_(None),
-                sa.or_(ledger.c.state.is_distinct_from(t.GONE), named),
+                sa.or_(ledger.c.state.is_distinct_from(t.GONE), by_operator),
             )
             .distinct()
         )
         values = room.fetch(unknown)["value"].combine_chunks()
-        _find(work, room, known, mapped, OWN_RECORD, work.sync.object, work.sync.match, values)
+        _find(work, room, known, mapped, OWN_RECORD, work.sync.object, str(work.sync.match), values)
     room.connection.commit()
 
 
@@ -412,13 +421,15 @@ def _count(
     acknowledged += adopted + adopting
     unchanged = of(t.UNCHANGED)
     if compared.rows is not None:
-        unchanged = compared.rows - compared.differing - twins
+        unchanged += compared.rows - compared.differing - twins
     counts = Counts(
         model=compared.differing if compared.rows is None else compared.rows,
         planned=of(t.SEND),
         adopted=adopted,
         adopted_as_is=adopted,
         unchanged=unchanged,
+        absent=of(t.ABSENT),
+        kept=of(t.KEPT),
         rejected=of(t.REFUSED),
         rejected_again=again,
         refused=of(t.REFUSED),
@@ -440,6 +451,9 @@ def _count(
             sa.not_(sa.exists().where(tables.plan.c.match_key == ledger.c.match_key)),
         )
     ).scalar_one()
+    if work.sync.mode == "delete":
+        # Its ledger holds what was deleted, so the list itself is the measure: how much of it is new.
+        return counts, PlannedChange(counts.model, 0, of(t.REMOVAL) + waiting)
     updates, removals = of(t.SEND, t.UPDATE) + adopting, of(t.REMOVAL) + waiting
     return counts, PlannedChange(acknowledged + waiting, updates, removals, adopted + adopting, of(t.SEND, t.LINK))
 

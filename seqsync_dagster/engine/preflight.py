@@ -13,6 +13,8 @@ from datetime import date, datetime, time
 from decimal import Decimal, InvalidOperation
 from typing import Literal
 
+import pyarrow as pa
+
 from seqsync_dagster.destinations.protocol import Destination, FieldInfo, FieldKind, ObjectInfo
 from seqsync_dagster.errors import ConfigurationError, DestinationRefused
 from seqsync_dagster.ledger.fingerprint import type_that_counts
@@ -63,7 +65,8 @@ class _Findings:
 
 def first_writes(sync: SyncSpec) -> frozenset[Write]:
     """What a sync does at least, before a plan says more."""
-    return frozenset({"update"} if sync.mode == "update" else {"create"})
+    none: frozenset[Write] = frozenset()
+    return none if sync.mode == "delete" else frozenset({"update"} if sync.mode == "update" else {"create"})
 
 
 def check_mapping(destination: Destination, mapped: Mapped) -> list[str]:
@@ -103,6 +106,7 @@ def check_mapping(destination: Destination, mapped: Mapped) -> list[str]:
                 _check_search(destination, info, field, mapping, found)
     found.problems += _lacking(info, sync)
     found.problems += _not_clearable(info, sync)
+    found.problems += _not_readable(destination, info, sync)
     for remark in destination.remarks(sync.object, sync.options):
         (found.problems if remark.problem else found.risks).append(f"options: {remark.text}")
     found.problems += _unfit_to_adopt_by(info, sync)
@@ -118,23 +122,27 @@ def check_mapping(destination: Destination, mapped: Mapped) -> list[str]:
 
 def match_field(destination: Destination, sync: SyncSpec) -> FieldInfo:
     """The description of a match field that `check_mapping` found fit."""
-    return destination.describe(sync.object).fields[sync.match]
+    return destination.describe(sync.object).fields[str(sync.match)]
 
 
 def _object_problems(info: ObjectInfo, mapped: Mapped) -> Iterator[str]:
     sync, grant = mapped.sync, "Give this user the permission on the object"
     if "create" in mapped.writes and not info.creatable:
-        yield f"records of {info.name} cannot be created by this user (mode: upsert). {grant}, or say mode: update"
+        yield f"records of {info.name} cannot be created by this user (mode: {sync.mode}). {grant}, or say mode: update"
     if "update" in mapped.writes and not info.updatable:
         yield f"records of {info.name} cannot be updated by this user (mode: {sync.mode}). {grant}"
     if sync.removed == "clear" and not info.updatable:
         yield f"records of {info.name} cannot be updated by this user (removed: clear). {grant}, or say removed: keep"
     if sync.removed == "delete" and not info.deletable:
         yield f"records of {info.name} cannot be deleted by this user (removed: delete). {grant}, or say removed: keep"
+    if sync.mode == "delete" and not info.deletable:
+        yield f"records of {info.name} cannot be deleted by this user (mode: delete). {grant}"
 
 
 def _check_match(info: ObjectInfo, mapped: Mapped, found: _Findings) -> None:
     sync = mapped.sync
+    if sync.match is None:
+        return
     field = info.fields.get(sync.match)
     if field is None:
         found.problems.append(f"match: {_no_field(info, sync.match)}")
@@ -160,11 +168,11 @@ def _check_match(info: ObjectInfo, mapped: Mapped, found: _Findings) -> None:
 
 def _unfit_to_create(field: FieldInfo, sync: SyncSpec) -> str | None:
     """Why records cannot be created under this field; a sync that never creates needs nothing of the kind."""
-    if sync.mode == "update":
+    if sync.mode in ("update", "delete"):
         return None
     if field.auto_number or field.calculated or not field.creatable:
         by = "counts" if field.auto_number else "computes" if field.calculated else "fills"
-        return f"the destination {by} it itself, and mode: upsert creates records by it"
+        return f"the destination {by} it itself, and mode: {sync.mode} creates records by it"
     if not field.unique:
         return "it is not unique there, so that a key could stand in several records: make it unique"
     return None
@@ -204,7 +212,7 @@ def _unwritable(info: ObjectInfo, field: FieldInfo, mapped: Mapped) -> str | Non
 
 
 def _lacking(info: ObjectInfo, sync: SyncSpec) -> Iterator[str]:
-    if sync.mode != "upsert":
+    if sync.mode in ("update", "delete"):
         return
     mapped = {name for name, _ in sync.mappings()} | {sync.match}
     lacking = sorted(f.name for f in info.fields.values() if f.required and f.name not in mapped)
@@ -235,9 +243,18 @@ def _unfit_to_adopt_by(info: ObjectInfo, sync: SyncSpec) -> Iterator[str]:
                 f"adopt_by: records cannot be found by {_shown(info, field)}. Name fields that hold a short text or a "
                 "number"
             )
-    match = info.fields.get(sync.match)
+    match = info.fields.get(sync.match or "")
     if fields and match is not None and not match.updatable:
         yield f"adopt_by: {info.name}.{match.name} cannot be updated by this user, so no record can be given its key"
+
+
+def _not_readable(destination: Destination, info: ObjectInfo, sync: SyncSpec) -> Iterator[str]:
+    filled = [f for f in sync.filled_if_empty() if f in info.fields]
+    if filled:
+        nothing = pa.table({f: pa.array([], pa.string()) for f in filled})
+        readable = destination.as_stored(sync.object, nothing).column_names
+        for field in (info.fields[f] for f in filled if f not in readable):
+            yield f"{_shown(info, field)} cannot be read back, so write: if_empty cannot tell where it is empty"
 
 
 #: What a field of a kind takes from any row of a column of these kinds. The text of a number or a date is text; the

@@ -28,6 +28,10 @@ class Counts:
     """Acknowledged records whose values we changed."""
     removed: int = 0
     """Records deleted by this run."""
+    absent: int = 0
+    """Rows of `mode: delete` whose record was not there, or not any more."""
+    kept: int = 0
+    """Rows that changed since their record was created, with `mode: insert`: never sent."""
     unchanged: int = 0
     """Rows whose values are what the destination acknowledged last time."""
     rejected: int = 0
@@ -75,7 +79,7 @@ class RowProblem:
 
     key: str
     status: str
-    """``rejected``, ``held``, ``invalid`` or ``waiting``."""
+    """``rejected``, ``held``, ``invalid``, ``waiting`` or ``kept``."""
     code: str
     message: str
     values: Mapping[str, str] = field(default_factory=dict)

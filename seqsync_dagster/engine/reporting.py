@@ -20,6 +20,7 @@ _STATUS = {
     t.INVALID_NULL: "invalid",
     t.INVALID_DUPLICATE: "invalid",
     t.WAITING: "waiting",
+    t.KEPT: "kept",
     t.SEND: "held",
 }
 
@@ -78,6 +79,8 @@ def summary(name: str, counts: Counts, found: Verdict, max_rejected: Limit) -> s
             (counts.waiting, "refused earlier and waiting"),
             (counts.held, "held"),
             (counts.invalid, "invalid"),
+            (counts.absent, "not there to be deleted"),
+            (counts.kept, "changed and left as created"),
             (counts.unchanged, "unchanged"),
         )
         if n

@@ -80,7 +80,9 @@ def mapping_content(sync: SyncSpec, types: Mapping[str, str]) -> dict[str, Any]:
         "object": sync.object,
         "match": sync.match,
         "key": sync.key,
-        "values": {f: [m.column, m.nulls] for f, m in shape.values.items()},
+        "values": {
+            f: [m.column, m.nulls, *([] if m.write == "always" else [m.write])] for f, m in shape.values.items()
+        },
         "constants": {f: m.constant for f, m in shape.constants.items()},
         "parents": {f: [m.parent, m.from_, m.nulls] for f, m in shape.parents.items()},
         "lookups": {f: [m.lookup, m.by, m.from_, m.nulls] for f, m in shape.lookups.items()},

@@ -87,8 +87,9 @@ def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
 
 def _fields(content: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, str]]]:
     """Field -> what it is filled from, exactly and in words."""
-    for field, (column, nulls) in content["values"].items():
-        yield field, ([column, nulls], f"column {column!r}{_nulls(nulls)}")
+    for field, (column, nulls, *write) in content["values"].items():
+        when = f" (write: {write[0]})" if write else ""
+        yield field, ([column, nulls, *write], f"column {column!r}{_nulls(nulls)}{when}")
     for field, digest in content["constants"].items():
         yield field, (digest, "a constant")
     for field, (parent, columns, nulls) in content["parents"].items():

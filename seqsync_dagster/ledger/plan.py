@@ -146,8 +146,10 @@ def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
         )
     dest_id: sa.ColumnElement[Any] = ledger.c.dest_id
     no_record: sa.ColumnElement[bool] = sa.false()
-    if sync.mode == "update":
+    ambiguous: sa.ColumnElement[bool] = sa.false()
+    if sync.mode in ("update", "delete"):
         f = found.alias("found_own")
+        ambiguous = sa.func.coalesce(f.c.matches, 0) > 1
         joined = joined.outerjoin(f, sa.and_(f.c.field == OWN_RECORD, f.c.value == sa.func.lower(d.c.match_text)))
         dest_id = sa.func.coalesce(ledger.c.dest_id, sa.case((f.c.matches == 1, f.c.dest_id)))
         no_record = dest_id.is_(None)
@@ -169,12 +171,18 @@ def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
     twin = sa.table(_TWINS, sa.column("match_key", sa.Text))
     joined = joined.outerjoin(twin, twin.c.match_key == d.c.match_key)
     verdicts = _verdicts(request, d, ledger, references, no_record, matched_by_another)
-    operation = sa.case((dest_id.is_not(None), t.UPDATE), else_=t.CREATE)
+    if sync.mode == "delete":
+        verdicts += _of_deletion(request, no_record, ambiguous)
+    operation: sa.ColumnElement[Any] = sa.case((dest_id.is_not(None), t.UPDATE), else_=t.CREATE)
+    if sync.mode == "delete":
+        operation = sa.literal(t.DELETE)
     base = (
         sa.select(
             *[c for c in d.c if not c.name.startswith("lookup_")],
             twin.c.match_key.label("twin"),
-            sa.case(*[(c, s) for c, s, _, _ in verdicts], else_=t.SEND).label("status"),
+            sa.case(*[(c, s) for c, s, _, _ in verdicts], else_=t.REMOVAL if sync.mode == "delete" else t.SEND).label(
+                "status"
+            ),
             sa.case(*[(c, code) for c, _, code, _ in verdicts], else_=sa.cast(sa.null(), sa.Text)).label("code"),
             sa.case(*[(c, m) for c, _, _, m in verdicts], else_=sa.cast(sa.null(), sa.Text)).label("message"),
             operation.label("operation"),
@@ -199,6 +207,11 @@ def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
     )
 
 
+_KEPT = "the row changed; mode: insert leaves its record as it was created"
+_UNRESOLVED = (
+    "the reply to its insert was lost, and without a match field nobody can tell whether its record was created. Look "
+    "for it in the destination; when it is not there, name the row in only_keys to have it sent again"
+)
 _DUPLICATE = "another row of the model has the same key, as the destination compares keys"
 
 
@@ -275,11 +288,16 @@ def _verdicts(
     verdicts: list[_Verdict] = [
         (d.c.match_key.is_(None), t.INVALID_NULL, "NULL_KEY", "the key is null or blank"),
     ]
-    if request.named and not request.resync:
+    inserts = request.sync.mode == "insert"
+    if inserts or (request.named and not request.resync):
         same = sa.and_(ledger.c.state == t.ACKNOWLEDGED, ledger.c.fingerprint == d.c.fingerprint)
         verdicts.append((same, t.UNCHANGED, "", ""))
     if matched_by_another is not None:
         verdicts.append((matched_by_another, t.INVALID_DUPLICATE, "DUPLICATE_KEY", _DUPLICATE))
+    if inserts:
+        verdicts.append((ledger.c.dest_id.is_not(None), t.KEPT, "NOT_UPDATED", _KEPT))
+    if request.sync.once_at_most and not request.named:
+        verdicts.append((ledger.c.state == t.UNRESOLVED, t.WAITING, "UNRESOLVED", _UNRESOLVED))
     for r in references:
         if r.if_missing == "hold":
             verdicts.append((sa.and_(r.missing, r.pending), t.HELD_PENDING, "PARENT_PENDING", r.message))
@@ -311,6 +329,22 @@ def _verdicts(
                 (sa.and_(tried, ledger.c.retry_at.is_(None)), t.WAITING, "QUARANTINED", given_up.concat(before))
             )
             verdicts.append((sa.and_(tried, ledger.c.retry_at > request.now), t.WAITING, "REFUSED_BEFORE", before))
+    return verdicts
+
+
+def _of_deletion(
+    request: PlanRequest, no_record: sa.ColumnElement[bool], ambiguous: sa.ColumnElement[bool]
+) -> list[_Verdict]:
+    """What keeps a row of mode: delete from having its record removed."""
+    sync = request.sync
+    several = f"more than one {sync.object} has this {sync.match}, and nobody said which of them is meant"
+    verdicts: list[_Verdict] = [
+        (sa.and_(no_record, ambiguous), t.REFUSED, "SEVERAL_RECORDS", several),
+        (no_record, t.ABSENT, "", ""),
+    ]
+    if not request.whole or request.limit is not None:
+        partial = "a run for some rows only removes nothing; mode: delete waits for a whole one"
+        verdicts.append((sa.true(), t.WAITING, "PARTIAL_RUN", partial))
     return verdicts
 
 
@@ -381,10 +415,17 @@ def _add_departures(connection: sa.Connection, request: PlanRequest) -> None:
         ledger.c.fingerprint.is_(None), ledger.c.dest_id.is_(None), ledger.c.state.not_in([t.LEFT, t.UNRESOLVED])
     )
     unresolved = sa.and_(ledger.c.state == t.UNRESOLVED, ledger.c.fingerprint.is_(None))
+    if sync.once_at_most:
+        # It stays what it is: a row that comes back must not be taken for a new one.
+        unresolved = sa.false()
     # A row that had left, came back and was held or refused has a record, but no fingerprint to be missed by.
     stranded = sa.and_(
         ledger.c.fingerprint.is_(None), ledger.c.dest_id.is_not(None), ledger.c.state.not_in([t.LEFT, t.REMOVAL_DUE])
     )
+    if sync.mode == "delete":
+        # What the model does not name any more is nobody's to delete, and needs no memory.
+        _forget(connection, request, sa.or_(left, ledger.c.fingerprint.is_(None)), sa.not_(present))
+        return
     ours = ledger.c.origin == "created"
     removable: sa.ColumnElement[bool] = sa.false()
     if sync.removed != "keep":
@@ -408,6 +449,13 @@ def _add_departures(connection: sa.Connection, request: PlanRequest) -> None:
                 ).where(kind, sa.not_(present)),
             )
         )
+
+
+def _forget(connection: sa.Connection, request: PlanRequest, *which: sa.ColumnElement[bool]) -> None:
+    ledger, plan, keys = request.tables.ledger, request.tables.plan, Shape.of(request.sync).keys
+    columns = ["status", "match_key", *[key_column(k) for k in keys]]
+    values = sa.select(sa.literal(t.FORGET), ledger.c.match_key, *[ledger.c[key_column(k)] for k in keys])
+    connection.execute(sa.insert(plan).from_select(columns, values.where(*which)))
 
 
 def plan_counts(connection: sa.Connection, tables: StateTables) -> dict[tuple[str, str | None], int]:

@@ -57,7 +57,7 @@ def page(tables: StateTables, sync: SyncSpec, operation: str, first: int, last: 
     if operation == t.CLEAR:
         columns += [sa.cast(sa.null(), sa.Text).label(f) for f in sync.emptied()]
     elif operation != t.DELETE:
-        if operation in (t.CREATE, t.LINK):
+        if operation in (t.CREATE, t.LINK) and sync.match is not None:
             columns.append(p.c.match_text.label(sync.match))
         for n, (field, mapping) in enumerate(sync.mappings()):
             if field in shape.values:
@@ -91,7 +91,8 @@ def keys_of(connection: sa.Connection, tables: StateTables, first: int, last: in
 
 def ignored_nulls(sync: SyncSpec) -> tuple[str, ...]:
     """Fields that a null leaves as they are."""
-    return tuple(f for f, m in sync.mappings() if getattr(m, "nulls", "clear") == "ignore")
+    filled = sync.filled_if_empty()
+    return tuple(f for f, m in sync.mappings() if getattr(m, "nulls", "clear") == "ignore" or f in filled)
 
 
 def _shown(tables: StateTables, sync: SyncSpec) -> list[sa.ColumnElement[Any]]:
@@ -124,7 +125,7 @@ def problem_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec,
             sa.or_(
                 refused,
                 p.c.status.in_(
-                    [t.REFUSED, t.HELD_PENDING, t.HELD_MISSING, t.INVALID_NULL, t.INVALID_DUPLICATE, t.WAITING]
+                    [t.REFUSED, t.HELD_PENDING, t.HELD_MISSING, t.INVALID_NULL, t.INVALID_DUPLICATE, t.WAITING, t.KEPT]
                 ),
                 sa.and_(p.c.status == t.SEND, o.c.seq.is_(None)),
             )

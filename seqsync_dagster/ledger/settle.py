@@ -140,9 +140,17 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         p.c.operation == t.CREATE,
         sa.or_(sa.false(), *[p.c.seq.between(first, last) for first, last in s.in_flight]),
     )
+    # Sent, and the destination itself cannot say what became of it.
+    unknown = sa.and_(sent, p.c.operation == t.CREATE, o.c.error_class == "unknown")
+    # It is in the model again, so its record, which stays as it is, is not removed.
+    kept = sa.and_(p.c.status == t.KEPT, own.c.state.in_([t.LEFT, t.REMOVAL_DUE]))
     # A plan that was not carried out has not passed its guards, or not been seen to: what left its model is for the
     # next plan to say.
     left = sa.and_(p.c.status.in_([t.LEFT, t.REMOVAL]), sa.true() if s.completed else sa.false())
+    # A row of mode: delete stays in the ledger, so that it is not looked for at every run.
+    deletes = sa.true() if s.sync.mode == "delete" else sa.false()
+    named = sa.and_(deletes, left)
+    absent = sa.and_(p.c.status == t.ABSENT, sa.true() if s.completed else sa.false())
     forgotten = sa.and_(p.c.status == t.FORGET, sa.true() if s.completed else sa.false())
     duplicate = p.c.status == t.INVALID_DUPLICATE
     attempts = sa.case(
@@ -172,19 +180,29 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
     columns: dict[str, sa.ColumnElement[Any]] = {
         "match_key": p.c.match_key,
         "fingerprint": sa.case(
-            (acknowledged, p.c.fingerprint), (sa.or_(left, gone, cleared), null_number), else_=own.c.fingerprint
+            (sa.or_(acknowledged, named, absent), p.c.fingerprint),
+            (sa.or_(left, gone, cleared), null_number),
+            else_=own.c.fingerprint,
         ),
         "tried_fingerprint": sa.case((refused, p.c.fingerprint), else_=null_number),
         # Nothing may point at a record that is gone, so its id does not stand in the ledger; the change log has it.
         "dest_id": sa.case(
-            (acknowledged, sa.func.coalesce(o.c.dest_id, p.c.dest_id)), (gone, null_text), else_=own.c.dest_id
+            (acknowledged, sa.func.coalesce(o.c.dest_id, p.c.dest_id)),
+            (named, p.c.dest_id),
+            (sa.or_(gone, absent, sa.and_(deletes, removed)), null_text),
+            else_=own.c.dest_id,
         ),
-        "origin": sa.case((acknowledged, origin), (lost, "unknown"), else_=own.c.origin),
+        "origin": sa.case(
+            (acknowledged, origin), (named, "adopted"), (sa.or_(lost, unknown), "unknown"), else_=own.c.origin
+        ),
         "state": sa.case(
             (acknowledged, t.ACKNOWLEDGED),
             (sa.or_(gone, looked_for), t.GONE),
             (cleared, t.LEFT),
+            (sa.or_(absent, sa.and_(deletes, removed)), t.REMOVED),
             (not_removed, t.REMOVAL_DUE),
+            (unknown, t.UNRESOLVED),
+            (kept, t.ACKNOWLEDGED),
             (refused, t.REJECTED),
             (lost, t.UNRESOLVED),
             (held, t.HELD),
@@ -200,10 +218,15 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
             else_=null_time,
         ),
         "code": sa.case(
-            (looked_for, own.c.code), (sa.and_(sent, refused), o.c.code), (sa.not_(sent), p.c.code), else_=null_text
+            (looked_for, own.c.code),
+            (kept, null_text),
+            (sa.and_(sent, refused), o.c.code),
+            (sa.not_(sent), p.c.code),
+            else_=null_text,
         ),
         "message": sa.case(
             (looked_for, own.c.message),
+            (kept, null_text),
             (sa.and_(sent, refused), o.c.message),
             (sa.not_(sent), p.c.message),
             else_=null_text,
@@ -241,13 +264,15 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         lost,
         left,
         forgotten,
+        kept,
+        absent,
         # A record whose key is in the model again, however wrongly, is not removed.
         sa.and_(duplicate, sa.or_(own.c.match_key.is_(None), own.c.state == t.REMOVAL_DUE)),
     )
     selected = (
         sa.select(
             *[c.label(n) for n, c in columns.items()],
-            sa.or_(sa.and_(removed, sa.not_(cleared)), forgotten).label("forget"),
+            sa.or_(sa.and_(removed, sa.not_(cleared), sa.not_(deletes)), forgotten).label("forget"),
             own.c.dest_id.label("previous_dest_id"),
         )
         .select_from(p.outerjoin(o, o.c.seq == p.c.seq).outerjoin(own, own.c.match_key == p.c.match_key))

@@ -43,8 +43,9 @@ HELD = "held"  # a parent or looked-up record has no destination id
 INVALID = "invalid"  # it shares its key with another row
 LEFT = "left"  # it left the model; its record stays (removed: keep or clear, or not ours to delete)
 REMOVAL_DUE = "removal_due"  # it left the model; finish deletes its record, or empties its fields
+REMOVED = "removed"  # mode: delete: its record was deleted, or was not there
 GONE = "gone"  # acknowledged once, no longer in the destination; looked for again by match while `retry_at` is set
-UNRESOLVED = "unresolved"  # a create whose reply was lost; sent again by match
+UNRESOLVED = "unresolved"  # a create whose reply was lost; sent again by match, without one it waits for a person
 
 #: Status of a plan row.
 SEND = "send"
@@ -57,7 +58,9 @@ INVALID_DUPLICATE = "invalid_duplicate"
 REMOVAL = "removal"
 FORGET = "forget"  # never acknowledged, and no longer in the model
 ADOPTED = "adopted"  # a record that holds the row's values already was found for it: there is nothing to send
-UNCHANGED = "unchanged"  # named by the operator, but as the destination acknowledged it
+UNCHANGED = "unchanged"  # named by the operator, or a full resync, but as the destination acknowledged it
+ABSENT = "absent"  # mode: delete, and no record has its key
+KEPT = "kept"  # it changed, and mode: insert leaves its record as it was created
 
 #: Operation of a plan row.
 CREATE, UPDATE, DELETE = "create", "update", "delete"

@@ -30,6 +30,11 @@ def check(sequence: SequenceSpec) -> None:
                     f"which is no sync of this sequence.{nearest(parent, by_name)} "
                     f"Syncs: {', '.join(by_name)}."
                 )
+            if by_name[parent].mode == "delete":
+                raise ValueError(
+                    f"sync {sync.name!r}: {fields[0]} points to the parent {parent!r}, whose rows are those of deleted "
+                    "records (mode: delete)."
+                )
             _check_width(sync, by_name[parent])
         _check_after(sync, by_name)
     _check_writers(sequence)
@@ -64,7 +69,7 @@ def _check_writers(sequence: SequenceSpec) -> None:
     """
     writers: dict[tuple[str, str], str] = {}
     for sync in sequence.syncs:
-        spelt = {sync.match.lower(): sync.match}
+        spelt = {sync.match.lower(): sync.match} if sync.match is not None else {}
         for field, _ in sync.mappings():
             twin = spelt.setdefault(field.lower(), field)
             if twin != field:
@@ -79,9 +84,9 @@ def _check_writers(sequence: SequenceSpec) -> None:
                     "the last one to run would win. Map it in one of them."
                 )
     for sync in sequence.syncs:
-        writer = writers.get((sync.object.lower(), sync.match.lower()))
+        writer = writers.get((sync.object.lower(), (sync.match or "").lower()))
         # A sync that never creates only reads its match field.
-        if writer is not None and sync.mode == "upsert":
+        if writer is not None and sync.mode in ("upsert", "insert"):
             raise ValueError(
                 f"syncs {writer!r} and {sync.name!r} both write {sync.object}.{sync.match}: {sync.name!r} creates "
                 f"records by it, and {writer!r} has it in fields and could give a record another's key. "

@@ -45,6 +45,13 @@ class ColumnMapping(Strict):
         Literal["clear", "ignore"],
         Field(description="What a null does to the field: `clear` empties it, `ignore` leaves it as it is."),
     ] = "clear"
+    write: Annotated[
+        Literal["always", "if_empty"],
+        Field(
+            description="`if_empty` sends the field only where the destination's record holds nothing in it, which is "
+            "read before; a new record always gets it."
+        ),
+    ] = "always"
 
 
 class ConstantMapping(Strict):
@@ -265,10 +272,20 @@ class SyncSpec(Strict):
     description: Annotated[str | None, Field(description="Shown with the asset.")] = None
     key: Annotated[tuple[str, ...], Field(description="The model's primary key column(s).")]
     object: Annotated[str, Field(description="Destination object, by its API name.")]
-    match: Annotated[str, Field(description="Destination field (external id) that the key is matched on.")]
+    match: Annotated[
+        str | None,
+        Field(
+            description="Destination field (external id) that the key is matched on. Only `mode: insert` does without: "
+            "then a row whose reply was lost waits for an operator, since it cannot be looked up."
+        ),
+    ] = None
     mode: Annotated[
-        Literal["upsert", "update"],
-        Field(description="`upsert` creates and updates; `update` never creates."),
+        Literal["upsert", "update", "insert", "delete"],
+        Field(
+            description="`upsert` creates and updates; `update` never creates; `insert` never updates: a row that "
+            "changes after its record was created is counted and not sent; `delete` deletes the record of every row, "
+            "whoever created it."
+        ),
     ] = "upsert"
     first_run: Annotated[
         Literal["upsert", "adopt"],
@@ -305,7 +322,10 @@ class SyncSpec(Strict):
     clear_fields: Annotated[
         tuple[str, ...], Field(description="The fields that `removed: clear` empties; default: every mapped one.")
     ] = ()
-    fields: Annotated[dict[str, Mapping], Field(description="Destination field <- where its value comes from.")]
+    fields: Annotated[
+        dict[str, Mapping],
+        Field(default_factory=dict, description="Destination field <- where its value comes from."),
+    ]
     sensitive: Annotated[
         tuple[str, ...], Field(description="Model columns whose values are masked in tables, logs and metadata.")
     ] = ()
@@ -344,9 +364,24 @@ class SyncSpec(Strict):
                 f"{where}: say where its rows come from with exactly one of model, table, query; "
                 f"found {' and '.join(named) or 'none'}."
             )
+        if self.match is None and self.mode != "insert":
+            raise ValueError(
+                f"{where}: match is missing: the destination field (external id) that the key is matched on. "
+                "Only mode: insert does without."
+            )
+        if self.mode == "insert" and (self.removed == "clear" or (self.drift is not None and self.drift.heal)):
+            wrong = "removed: clear" if self.removed == "clear" else "drift: {heal: true}"
+            raise ValueError(f"{where}: {wrong} needs a mode that updates; mode: insert never changes a record.")
         if not self.key:
             raise ValueError(f"{where}: key names the model's primary key column(s); it is empty.")
-        if not self.fields:
+        if self.mode == "delete":
+            useless = [n for n in ("fields", "clear_fields", "drift") if getattr(self, n)]
+            if useless or self.removed != "keep":
+                raise ValueError(
+                    f"{where}: {useless[0] if useless else 'removed'} has no use with mode: delete, which deletes the "
+                    "record of every row; take it out."
+                )
+        elif not self.fields:
             raise ValueError(f"{where}: fields maps at least one destination field; it is empty.")
         if len(set(self.key)) != len(self.key):
             raise ValueError(f"{where}: key names a column twice: {', '.join(self.key)}.")
@@ -389,9 +424,14 @@ class SyncSpec(Strict):
                 raise ValueError(
                     f"{where}: adopt_by names {field!r}, which is no field filled from a column.{nearest(field, able)}"
                 )
-        if self.on_gone == "recreate" and self.mode == "update":
-            raise ValueError(f"{where}: on_gone: recreate needs mode: upsert; mode: update never creates a record.")
-        match = self.fields.get(self.match)
+        if self.on_gone == "recreate" and self.mode != "upsert":
+            raise ValueError(f"{where}: on_gone: recreate needs mode: upsert; mode: {self.mode} creates none again.")
+        if self.first_run == "adopt" and self.mode not in ("upsert", "update"):
+            raise ValueError(
+                f"{where}: first_run: adopt needs mode: upsert or update; mode: {self.mode} writes no record that is "
+                "there already."
+            )
+        match = self.fields.get(self.match) if self.match is not None else None
         if match is not None and (len(self.key) != 1 or _columns_of(match) != set(self.key)):
             raise ValueError(f"{where}: the match field {self.match} is filled from the key; take it out of fields.")
         comparable = self.comparable()
@@ -432,15 +472,33 @@ class SyncSpec(Strict):
     def comparable(self) -> list[str]:
         """The fields whose acknowledged value is known afterwards.
 
-        Which record was found for a lookup is not kept, and the match field never changes by an update.
+        Which record was found for a lookup is not kept, the match field never changes by an update, and a field that
+        we only fill may hold what somebody else wrote.
         """
-        return [f for f, m in self.mappings() if not isinstance(m, RecordLookup)]
+        filled = self.filled_if_empty()
+        return [f for f, m in self.mappings() if not isinstance(m, RecordLookup) and f not in filled]
+
+    @property
+    def once_at_most(self) -> bool:
+        """Whether a row may never be sent again unless it is known that it was not written: it has no match field."""
+        return self.match is None
+
+    @property
+    def removes(self) -> bool:
+        """Whether finish has anything to remove for this sync."""
+        return self.mode == "delete" or self.removed != "keep"
 
     def emptied(self) -> list[str]:
         """The fields that a record loses when its row leaves the model: `removed: clear`."""
         if self.removed != "clear":
             return []
-        return [f for f, _ in self.mappings() if not self.clear_fields or f in self.clear_fields]
+        # What somebody else wrote into a field that we only fill is not ours to empty.
+        ours = [f for f, _ in self.mappings() if f not in self.filled_if_empty()]
+        return [f for f, _ in self.mappings() if f in (self.clear_fields or ours)]
+
+    def filled_if_empty(self) -> list[str]:
+        """The fields that are sent only where the record holds nothing."""
+        return [f for f, m in self.mappings() if isinstance(m, ColumnMapping) and m.write == "if_empty"]
 
     def is_sensitive(self, field: str) -> bool:
         """Whether a field's value must be masked wherever a person could read it."""

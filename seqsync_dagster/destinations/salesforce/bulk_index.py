@@ -19,12 +19,12 @@ class RowIndex:
 
     Results repeat the sent columns. Numbers come back rewritten (``912260031``
     as ``9.12260031E8``), so rows are told apart by one text column only: the
-    match field of an upsert, the record id of an update or delete.
+    match field of an upsert or insert, the record id of an update or delete.
     """
 
     def __init__(self, request: Request) -> None:
         self._object = request.object
-        self._by_id = request.operation != "upsert"
+        self._by_id = request.operation not in ("upsert", "insert")
         self.column = "Id" if self._by_id else str(request.match)
         self._texts: list[pa.Array] = []
         self._seqs: list[pa.Array] = []

@@ -123,7 +123,7 @@ def _as_text(rows: pa.Table, request: Request) -> tuple[pa.Table, pa.Table, Outc
     """The rows that can be sent, their text, and the outcomes of the others."""
     if request.operation == "delete":
         return rows, pa.table({"Id": rows.column(DEST_ID).cast(pa.string())}), None
-    texts, unsendable = csv_columns(rows, request.match if request.operation == "upsert" else None)
+    texts, unsendable = csv_columns(rows, request.match if request.operation in ("upsert", "insert") else None)
     if request.operation == "update":
         texts = texts.append_column("Id", rows.column(DEST_ID).cast(pa.string()))
     if unsendable.null_count == len(unsendable):

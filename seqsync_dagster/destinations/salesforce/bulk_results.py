@@ -52,7 +52,9 @@ def successful(
         tally.successful += rows.num_rows
         seqs, rows = _known(rows, index, tally)
         count = len(seqs)
-        created = pc.equal(rows.column("sf__Created"), "true") if operation == "upsert" else pa.repeat(False, count)
+        created = pa.repeat(operation == "insert", count)
+        if operation == "upsert":
+            created = pc.equal(rows.column("sf__Created"), "true")
         nothing = pa.nulls(count, pa.string())
         yield outcomes([seqs, _or_null(rows.column("sf__Id")), created, nothing, nothing, nothing])
 

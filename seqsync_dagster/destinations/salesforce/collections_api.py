@@ -14,7 +14,7 @@ import pyarrow as pa
 from seqsync_dagster.destinations.protocol import DEST_ID, SEQ, Event, InFlight, Outcomes, Request
 from seqsync_dagster.destinations.salesforce.connection import CallRefused, Connection, Reply, ReplyLost
 from seqsync_dagster.destinations.salesforce.encoding import field_names, json_values
-from seqsync_dagster.destinations.salesforce.errors import REPLY_LOST, RowError, class_of, row_error
+from seqsync_dagster.destinations.salesforce.errors import NOT_WRITTEN, REPLY_LOST, RowError, class_of, row_error
 from seqsync_dagster.destinations.salesforce.outcomes import OutcomeRows
 from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
 from seqsync_dagster.destinations.salesforce.sync_options import read_options
@@ -39,6 +39,10 @@ class CollectionsSender:
         self._search_calls = _SEARCH_CALLS
         self._lost_in_a_row = 0
         self._maybe_written: set[int] = set()
+
+    @property
+    def _at_most_once(self) -> bool:
+        return self._request.operation == "insert" and self._request.match is None
 
     def send(self, tables: Iterable[pa.Table]) -> Iterator[Event]:
         """Send all rows, announcing each call before it is made.
@@ -67,7 +71,9 @@ class CollectionsSender:
             rows = OutcomeRows()
             try:
                 locked = self._call(chunk, rows, last=attempt == _ROW_TRIES)
-            except DestinationError:
+            except DestinationError as error:
+                if self._at_most_once:
+                    _not_written(chunk, rows, error)
                 if rows.seq:
                     yield rows.event()
                 raise
@@ -108,7 +114,7 @@ class CollectionsSender:
             f"salesforce: a Collections call for {sent} rows of {self._request.object} was answered "
             f"with {got}, so no result can be told from another."
         )
-        if self._request.operation == "insert":
+        if self._at_most_once:
             raise ReplyLost(text)
         raise DestinationUnreachable(f"{text} The rows stay due.")
 
@@ -121,7 +127,8 @@ class CollectionsSender:
             return connection.call("DELETE", path, params=params)
         body = {"allOrNone": False, "records": self._records(chunk, ids)}
         if request.operation == "insert":
-            return connection.call("POST", path, json=body, headers=self._headers, repeatable=False)
+            again = request.match is not None
+            return connection.call("POST", path, json=body, headers=self._headers, repeatable=again)
         if request.operation == "upsert":
             path += f"/{request.object}/{request.match}"
         return connection.call("PATCH", path, json=body, headers=self._headers)
@@ -183,6 +190,17 @@ class CollectionsSender:
         left = self._call(chunk.slice(0, half), rows, last=last)
         right = self._call(chunk.slice(half), rows, last=last)
         return left + [half + position for position in right]
+
+
+def _not_written(chunk: pa.Table, rows: OutcomeRows, error: DestinationError) -> None:
+    """Say of the rows of a call that was refused, or never arrived, that they were not written.
+
+    Otherwise they would be taken for rows of which nobody knows; those have had their outcome as `ReplyLost`.
+    """
+    told = set(rows.seq)
+    for seq in chunk.column(SEQ).to_pylist():
+        if seq not in told:
+            rows.reject(seq, None, RowError(NOT_WRITTEN, str(error)), "retry_now")
 
 
 def rechunked(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:

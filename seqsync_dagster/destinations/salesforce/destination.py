@@ -145,9 +145,10 @@ class SalesforceDestination:
             self._connected.close()
 
     def _by_collections(self, request: Request) -> bool:
-        # Bulk results name no row of an insert: there is no match field and no id to know it by.
+        # Without a match field Bulk results name no row of an insert: there is no id to know it by.
         few = request.rows <= self._settings.collections_up_to
-        return few or request.operation == "insert" or read_options(request.options).collections_only
+        unnamed = request.operation == "insert" and request.match is None
+        return few or unnamed or read_options(request.options).collections_only
 
     @property
     def _connection(self) -> Connection:
@@ -170,7 +171,7 @@ class SalesforceDestination:
         return numbers_as_text(table, [n for n in named if n in fields and fields[n].kind == "text"])
 
     def _told_apart(self, request: Request, events: Iterator[Event]) -> Iterator[Event]:
-        """The events, with updates called gone only where the record really is.
+        """The events, with updates called gone only where the record really is, and inserts acknowledged where it was.
 
         The org has the same words for an update of a deleted record and for
         one whose lookup points to a deleted record.
@@ -178,8 +179,33 @@ class SalesforceDestination:
         for event in events:
             if request.operation == "update" and isinstance(event, Outcomes):
                 yield self._without_false_gone(request, event)
+            elif request.operation == "insert" and request.match is not None and isinstance(event, Outcomes):
+                yield self._with_records_there(request, event)
             else:
                 yield event
+
+    def _with_records_there(self, request: Request, event: Outcomes) -> Outcomes:
+        """An insert whose key stands in a record already, our own of a send whose reply was lost, is as good as done.
+
+        The refusal names the record ("duplicate value found: FIELD duplicates value on record with id: ID").
+        """
+        frame = event.frame
+        said = f"duplicate value found: {request.match} duplicates value on record with id: "
+        suspects = ((frame["code"] == "DUPLICATE_VALUE") & frame["message"].str.startswith(said)).fillna(False)
+        if not suspects.any():
+            return event
+        named = frame["message"].str.slice(len(said)).str.slice(0, 15)
+        there: dict[str, str] = {}
+        for table in self.find(request.object, "Id", pa.array(named[suspects].tolist(), pa.string())):
+            there |= dict(zip(table["value"].to_pylist(), table["dest_id"].to_pylist(), strict=True))
+        known = suspects & named.isin(list(there))
+        return Outcomes(
+            frame.assign(
+                dest_id=frame["dest_id"].mask(known, named.map(there).astype(frame["dest_id"].dtype)),
+                created=frame["created"].mask(known, False),
+                **{column: frame[column].mask(known) for column in ("code", "message", "error_class")},
+            )
+        )
 
     def _without_false_gone(self, request: Request, event: Outcomes) -> Outcomes:
         frame = event.frame

@@ -13,6 +13,8 @@ from seqsync_dagster.destinations.protocol import ErrorClass, Operation
 
 #: A value that the chosen API cannot carry; decided here, the org never saw the row.
 UNSENDABLE = "SEQSYNC_UNSENDABLE_VALUE"
+#: A call that could not be made, or was refused as a whole.
+NOT_WRITTEN = "SEQSYNC_NOT_WRITTEN"
 #: The reply to an insert was lost.
 REPLY_LOST = "SEQSYNC_REPLY_LOST"
 

@@ -157,7 +157,7 @@ class SalesforceSettings(BaseModel):
         int,
         Field(
             description="Rows of one operation up to which sObject Collections are used (200 rows a call); "
-            "more go through Bulk API 2.0. Inserts always use Collections.",
+            "more go through Bulk API 2.0. Inserts without a match field always use Collections.",
             ge=0,
         ),
     ] = 2000
