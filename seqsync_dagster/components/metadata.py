@@ -90,6 +90,10 @@ def of_finish(report: FinishReport) -> Mapping[str, Any]:
     """Metadata of the closing asset's materialisation."""
     entries: dict[str, Any] = {
         "seqsync/summary": report.summary,
+        "seqsync/referenced": sum(report.referenced.values()),
+        "seqsync/references_rejected": sum(report.references_rejected.values()),
+        "seqsync/references_held": sum(report.references_held.values()),
+        "seqsync/references_waiting": sum(report.references_waiting.values()),
         "seqsync/removed": sum(report.removed.values()),
         "seqsync/removals_rejected": sum(report.rejected.values()),
         "seqsync/kept_for_children": sum(report.kept_for_children.values()),
@@ -98,13 +102,17 @@ def of_finish(report: FinishReport) -> Mapping[str, Any]:
         "seqsync/row_bearing_calls": report.row_bearing_calls,
     }
     for name, counted in (
+        ("referenced", report.referenced),
+        ("references_rejected", report.references_rejected),
+        ("references_held", report.references_held),
+        ("references_waiting", report.references_waiting),
         ("removed", report.removed),
         ("removals_rejected", report.rejected),
         ("kept_for_children", report.kept_for_children),
     ):
         entries.update({f"seqsync/{name}/{sync}": count for sync, count in counted.items()})
-    if report.problems:
-        entries["seqsync/problems"] = problems_table(report.problems)
+    if shown := (*report.reference_problems, *report.problems):
+        entries["seqsync/problems"] = problems_table(shown)
     return entries
 
 
@@ -244,6 +252,7 @@ def _lineage(
         case RecordLookup(from_=column):
             columns = (column,)
     deps = [dg.TableColumnDep(model, column) for column in columns] if model else []
-    if parent is not None and parent != sync.name:
+    # Finish fills in a deferred lookup, so that asset is not upstream of this one.
+    if parent is not None and parent in sync.waits_for():
         deps.append(dg.TableColumnDep(dg.AssetKey([sequence.name, parent]), sequence.sync(parent).match))
     return deps

@@ -36,7 +36,8 @@ class SyncSequence(dg.Component):
     """Syncs that run in the order their references demand: parents before children, as one job.
 
     Each sync sends one warehouse model to one destination object and is one asset
-    `<sequence>/<sync>`; `<sequence>/finish` closes the sequence with the removals, children first.
+    `<sequence>/<sync>`; `<sequence>/finish` closes the sequence with the references that rows went
+    without, and the removals, children first.
     The job `<sequence>` builds the dbt models upstream, with their tests, and runs the syncs; a
     sync whose model fails a dbt test of severity error sends nothing.
 
@@ -124,10 +125,9 @@ class SyncSequence(dg.Component):
 
     def get_asset_spec(self, sync: SyncSpec, inputs: Inputs, kind: str) -> dg.AssetSpec:
         """The asset of one sync. Override to change how it is shown; the key must stay."""
-        parents = [p for p in sync.parents() if p != sync.name]
         return dg.AssetSpec(
             self.key_of(sync.name),
-            deps=[*inputs.deps, *(self.key_of(parent) for parent in parents)],
+            deps=[*inputs.deps, *(self.key_of(parent) for parent in sync.waits_for())],
             group_name=self.spec.name,
             description=describe(sync),
             owners=[*(sync.owners or self.spec.owners)],
@@ -140,6 +140,8 @@ class SyncSequence(dg.Component):
         """The closing asset. Override to change how it is shown; the key must stay."""
         deletes = [s.name for s in self.spec.syncs if s.removed == "delete"]
         what = f"Deletes the records whose rows left {', '.join(deletes)}, children before parents. " if deletes else ""
+        if fields := self._filled_later():
+            what = f"Fills in references that rows went without ({', '.join(fields)}). {what}"
         return dg.AssetSpec(
             self.key_of(FINISH),
             deps=[self.key_of(sync.name) for sync in self.spec.syncs],
@@ -199,13 +201,19 @@ class SyncSequence(dg.Component):
         @dg.multi_asset(
             name=f"{self.spec.name}__{FINISH}",
             specs=[spec],
-            check_specs=[checks.removals_spec(spec.key)],
+            check_specs=[
+                checks.removals_spec(spec.key),
+                *([checks.references_spec(spec.key)] if self._filled_later() else []),
+            ],
             can_subset=True,
         )
         def finish_asset(context: dg.AssetExecutionContext, seqsync: options.RunOptionsResource) -> Iterator[Any]:
             yield from run_finish_step(context, seqsync, step)
 
         return finish_asset
+
+    def _filled_later(self) -> list[str]:
+        return [f"{sync.name}.{name}" for sync in self.spec.syncs for name in sync.filled_later()]
 
     def _drift_check(
         self, sync: SyncSpec, inputs: Inputs, warehouse: Warehouse, connection: Connection
@@ -322,6 +330,9 @@ def describe(sync: SyncSpec) -> str:
         match mapping:
             case ParentLookup(parent=parent, if_missing=if_missing):
                 what = "of its own sync" if parent == sync.name else f"of {parent}"
+                if name in sync.parent_lookups() and sync.parent_lookups()[name].deferred:
+                    lines.append(f"{name} points to a record {what}; finish fills it in when the row went without it.")
+                    continue
                 lines.append(f"{name} points to a record {what}; while there is none, the row is: {if_missing}.")
             case RecordLookup(lookup=object_, by=by, if_missing=if_missing):
                 lines.append(f"{name} points to the {object_} found by {by}; when there is none: {if_missing}.")

@@ -208,6 +208,7 @@ _ALL = (
         _lookup("ParentId", "Parent Account ID", "Account", "Parent"),
         Field("MasterRecordId", "Master Record ID", "reference", 18, writable=False, refers="Account",
               relationship="MasterRecord"),
+        _lookup("Primary_Contact__c", "Primary Contact", "Contact", "Primary_Contact__r"),
         Field("Website", "Website", "url", 255),
         _choice("Industry", "Industry", "Agriculture/Banking/Consulting/Education/Energy/Retail/Technology", False),
         Field("NumberOfEmployees", "Employees", "int"),

@@ -75,9 +75,11 @@ class Store:
         self.reader().executescript(_OWN_TABLES)
         with self.write() as db:
             for obj in OBJECTS.values():
-                for statement in _ddl(obj):
-                    db.execute(statement)
+                table, *indexes = _ddl(obj)
+                db.execute(table)
                 self._catch_up(db, obj.name, {f.name: _column(f) for f in obj.fields.values()})
+                for index in indexes:
+                    db.execute(index)
             self._catch_up(db, "jobs", {"soql": "soql TEXT"})
             known = self.setting("org_id")
             if org_id and known and org_id[:15] != known[:15]:

@@ -13,13 +13,14 @@ from seqsync_dagster.engine.site import Work
 from seqsync_dagster.errors import BudgetSpent
 from seqsync_dagster.ledger import rows as plan_rows
 from seqsync_dagster.ledger.rows import MASK, Group
-from seqsync_dagster.ledger.tables import CREATE, DELETE, UPDATE, StateTables
+from seqsync_dagster.ledger.tables import CREATE, DELETE, REFERENCE, UPDATE, StateTables
 from seqsync_dagster.warehouse.open import Room, pages
 
 #: Rows per frame. Large enough that a frame's fixed costs vanish, small enough that memory stays flat.
 PAGE = 10_000
 
-_OPERATIONS: dict[str, Operation] = {CREATE: "upsert", UPDATE: "update", DELETE: "delete"}
+#: What the destination is asked to do for an operation of the plan.
+OPERATIONS: dict[str, Operation] = {CREATE: "upsert", UPDATE: "update", DELETE: "delete", REFERENCE: "update"}
 
 
 @dataclass
@@ -64,10 +65,10 @@ def _send_group(work: Work, room: Room, tables: StateTables, run_id: str, group:
     journal = work.site.journal
     request = Request(
         object=work.sync.object,
-        operation=_OPERATIONS[group.operation],
+        operation=OPERATIONS[group.operation],
         match=work.sync.match if group.operation == CREATE else None,
         rows=group.rows,
-        ignore_nulls=plan_rows.ignored_nulls(work.sync),
+        ignore_nulls=tuple({**dict.fromkeys(plan_rows.ignored_nulls(work.sync)), **dict.fromkeys(group.lacking)}),
     )
     sending.last_seq = group.first_seq - 1
     rows = frames(work, room, tables, group.operation, group.first_seq, group.last_seq)
@@ -77,7 +78,8 @@ def _send_group(work: Work, room: Room, tables: StateTables, run_id: str, group:
                 _finish(work, run_id, sending)
                 sending.number += 1
                 sending.first_seq, sending.last_seq, sending.open = sending.last_seq + 1, event.last_seq, True
-            described = {"object": request.object, "operation": group.operation, "resumable": event.resumable}
+            described: dict[str, object] = {"object": request.object, "operation": group.operation}
+            described |= {"resumable": event.resumable, "lacking": list(group.lacking)}
             journal.in_flight(
                 work.lease, run_id, sending.number, sending.first_seq, sending.last_seq, described, event.token
             )

@@ -21,8 +21,10 @@ from seqsync_dagster.engine.site import Work, checked_account
 from seqsync_dagster.errors import LedgerLost, StateError
 from seqsync_dagster.ledger import registry
 from seqsync_dagster.ledger import tables as t
+from seqsync_dagster.ledger.deferred import count_lacking, count_unfilled
 from seqsync_dagster.ledger.delta import delta_table, lookup_values, temporary
 from seqsync_dagster.ledger.fingerprint import OUT_OF_STEP, Model, mapping_digest, policy_digest
+from seqsync_dagster.ledger.levels import own_lookups
 from seqsync_dagster.ledger.mapping_change import remembered_mapping, remembered_types, what_changed
 from seqsync_dagster.ledger.plan import (
     FOUND,
@@ -128,17 +130,25 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
     connection.commit()
     parents = {p: _parent(work, room, p) for p in sync.parents() if p != sync.name}
     ledgers = {p: _ledger(work, room, p) for p in parents}
-    arrivals = {p: r.arrivals for p, r in parents.items() if r is not None}
-    if sync.name in sync.parents():
+    waited_for = sync.waits_for()
+    arrivals = {p: r.arrivals for p, r in parents.items() if r is not None and p in waited_for}
+    if own_lookups(sync):
         arrivals[sync.name] = known.arrivals if known is not None else 0
     stale = 0
-    if known is not None and dict(known.parent_arrivals) != arrivals:
+    # The policy says what finish looks after: a lookup that is deferred no more is this step's again.
+    judged_alike = known is not None and known.policy_digest == policy_digest(sync)
+    if known is not None and (dict(known.parent_arrivals) != arrivals or not judged_alike):
         stale = make_stale_due(connection, tables, sync, ledgers)
         connection.commit()
     reason = _resync_reason(work, room, tables, known, model.types)
     full = reason is not None
     first = known is None or known.mapping_digest is None or not _fingerprints(connection, tables)
     cases = {sync.name: case_sensitive, **{p: r.case_sensitive for p, r in parents.items() if r}}
+    for unknown in (p for p, r in parents.items() if p not in waited_for and (r is None or r.org_id is None)):
+        # Its keys are written down now, and finish compares them with those of the parent's ledger to be.
+        other = work.site.sequence.sync(unknown)
+        found = work.site.destination.describe(other.object).fields.get(other.match)
+        cases[unknown] = found is not None and found.case_sensitive
     against = Against(tables, known, digest, cases, arrivals, full, stale > 0)
     # Where the differences are the whole model, there is little to join them to, and sending them takes far longer.
     whole = full or first
@@ -150,7 +160,9 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
     if compared.unchanged:
         room.release_model()
         assert known is not None and compared.rows is not None
-        return _unchanged(known, mapped, compared.rows)
+        unfilled = _unfilled(connection, tables, sync, ledgers)
+        connection.commit()
+        return _unchanged(known, mapped, compared.rows, unfilled)
     room.release_model()
     _find_records(work, room, tables, known, mapped)
     request = PlanRequest(
@@ -180,10 +192,12 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
         write_plan(room, request, prepared)
         values = {"plan_run_id": work.run_id, "plan_spec": spec, **(meaning if first else {})}
         registry.update(connection, tables, *names, **values)
-        counted = _count(connection, tables, work, compared)
+        counts, change = _count(connection, tables, work, compared)
+        lacking = count_lacking(connection, tables)
+        counts = replace(counts, references_due=lacking + _unfilled(connection, tables, sync, ledgers))
         name = plan_id(connection, tables, digest)
         connection.commit()
-        return *counted, name
+        return counts, change, name
 
     counts, change, name = economically(write)
     work.site.journal.planned(work.lease, work.run_id, name)
@@ -229,10 +243,22 @@ def _resync_reason(
     return None
 
 
-def _unchanged(known: Registered, mapped: Mapped, rows: int) -> Planned:
+def _unfilled(
+    connection: sa.Connection, tables: StateTables, sync: SyncSpec, ledgers: Mapping[str, sa.TableClause | None]
+) -> int:
+    """Records with a deferred reference that finish has still to fill in."""
+    deferred = {f: m.parent for f, m in sync.parent_lookups().items() if m.deferred}
+    if not deferred:
+        return 0
+    parents = {f: tables.ledger if p == sync.name else ledgers.get(p) for f, p in deferred.items()}
+    return count_unfilled(connection, tables, sync, parents)
+
+
+def _unchanged(known: Registered, mapped: Mapped, rows: int, unfilled: int) -> Planned:
     last = known.last_counts
     counts = Counts(
         model=rows,
+        references_due=unfilled,
         waiting=last.get("waiting", 0) + last.get("rejected", 0),
         held_pending=last.get("held_pending", 0),
         held_missing=last.get("held_missing", 0),

@@ -9,7 +9,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from seqsync_dagster.destinations.protocol import Request
-from seqsync_dagster.engine.apply import frames, stage_outcomes, take
+from seqsync_dagster.engine.apply import OPERATIONS, frames, stage_outcomes, take
 from seqsync_dagster.engine.settling import discard_plan, settle_interrupted
 from seqsync_dagster.engine.site import Work, checked_account
 from seqsync_dagster.journal import OpenRun, OpenSend, Scope
@@ -44,6 +44,7 @@ def _recover_run(work: Work, room: Room, run: OpenRun) -> None:
         # The plan is brought to its end as the sync it was made for, whatever the YAML says by now.
         work = replace(work, sync=SyncSpec.model_validate_json(known.plan_spec))
         tables = work.tables(room.schema)
+    registry.add_plan_columns(room.connection, tables)
     if not run.sends:
         discard_plan(work, room, tables)
         return
@@ -62,14 +63,20 @@ def _recover_run(work: Work, room: Room, run: OpenRun) -> None:
     work.log(f"run {run.run_id} was interrupted; {settled} outcomes of it are settled now, the rest is due again")
 
 
+def _lacking(send: OpenSend) -> list[str]:
+    """The fields that its rows went without."""
+    fields = send.request.get("lacking", [])
+    return [str(f) for f in fields] if isinstance(fields, list) else []
+
+
 def _resume(work: Work, room: Room, tables: StateTables, run_id: str, send: OpenSend) -> None:
     operation = str(send.request["operation"])
     request = Request(
         object=str(send.request["object"]),
-        operation="upsert" if operation == "create" else "update" if operation == "update" else "delete",
+        operation=OPERATIONS[operation],
         match=work.sync.match if operation == "create" else None,
         rows=send.last_seq - send.first_seq + 1,
-        ignore_nulls=plan_rows.ignored_nulls(work.sync),
+        ignore_nulls=(*plan_rows.ignored_nulls(work.sync), *_lacking(send)),
     )
 
     def rows() -> Iterator[pd.DataFrame]:

@@ -47,6 +47,8 @@ class Counts:
     """Rows that share their key with another row, never sent."""
     removals_due: int = 0
     """Records to be deleted by `finish`."""
+    references_due: int = 0
+    """Records with a reference that `finish` has still to fill in: deferred ones, and where a loop was broken."""
     removals_kept: int = 0
     """Rows that left the model while `removed: keep` leaves their records alone."""
 
@@ -118,7 +120,7 @@ class SyncReport:
 
 @dataclass(frozen=True)
 class FinishReport:
-    """What `finish` did: removals, per sync in the order they were sent."""
+    """What `finish` did: references filled in and removals, per sync in the order they were sent."""
 
     sequence: str
     removed: Mapping[str, int]
@@ -126,10 +128,23 @@ class FinishReport:
     kept_for_children: Mapping[str, int]
     """Removals that wait because a child's record still points at them."""
     problems: tuple[RowProblem, ...]
+    """The first removals that were not acknowledged, at most 100 per round."""
     summary: str
     api_calls: int
     row_bearing_calls: int
     seconds: float
+    referenced: Mapping[str, int] = field(default_factory=dict)
+    """Records whose references were filled in."""
+    references_rejected: Mapping[str, int] = field(default_factory=dict)
+    """Records whose references the destination refused, or that have no parent while `if_missing: reject`."""
+    references_held: Mapping[str, int] = field(default_factory=dict)
+    """References that wait for their parent to get a record."""
+    references_waiting: Mapping[str, int] = field(default_factory=dict)
+    """Records whose references were refused earlier and wait for their next try."""
+    reference_problems: tuple[RowProblem, ...] = ()
+    """The first references that were not acknowledged, at most 100 of each sync."""
+    references_over_limit: tuple[str, ...] = ()
+    """Syncs of whose references too many were refused: the run must be red."""
 
 
 @dataclass(frozen=True)

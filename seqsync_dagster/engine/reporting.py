@@ -70,6 +70,7 @@ def summary(name: str, counts: Counts, found: Verdict, max_rejected: Limit) -> s
             (counts.adopted, "adopted"),
             (counts.updated, "updated"),
             (counts.removals_due, "due for removal"),
+            (counts.references_due, "with a reference that finish fills in"),
             (counts.rejected, "rejected"),
             (counts.waiting, "refused earlier and waiting"),
             (counts.held, "held"),

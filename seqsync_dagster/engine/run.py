@@ -59,8 +59,10 @@ def run_sync(
     with site.journal.acquire(Scope(site.sequence.name, sync_name), holder) as lease:
         work = Work(site, sync, options, f"{run_id}.{uuid.uuid4().hex[:8]}", holder, lease, log)
         recover(work)
-        others = [p for p in sync.parents() if p != sync_name]
-        with site.warehouse.open(site.sequence.name, sync_name, others=others, model=True) as room:
+        others = sync.waits_for()
+        # The parent of a deferred lookup may run at the same time; finish sees to what is missed.
+        glances = [p for p in sync.parents() if p not in (sync_name, *others)]
+        with site.warehouse.open(site.sequence.name, sync_name, others=others, glances=glances, model=True) as room:
             planned = plan(work, room, source, remembered)
         if planned.nothing_to_do:
             log(f"{sync_name}: nothing to do, the model's {planned.counts.model} rows are as they were")
@@ -168,6 +170,7 @@ def _intent(name: str, planned: Planned) -> str:
     why = f" ({planned.resync_reason})" if planned.resync_reason else ""
     return (
         f"{name}: plan {planned.plan_id}: {c.planned} rows to send{why}, {c.removals_due} removals due, "
+        f"{f'{c.references_due} references for finish to fill in, ' if c.references_due else ''}"
         f"{c.held} held, {c.invalid} invalid, {c.unchanged} unchanged"
     )
 

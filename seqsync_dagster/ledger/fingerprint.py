@@ -100,7 +100,9 @@ def mapping_digest(sync: SyncSpec, types: Mapping[str, str]) -> str:
 def policy_digest(sync: SyncSpec) -> str:
     """Changes when rows that wait or left would be judged differently, though none would be sent differently."""
     missing = {f: m.if_missing for f, m in sync.mappings() if isinstance(m, ParentLookup | RecordLookup)}
-    content = [sync.mode, sync.removed, sync.delete_adopted, missing]
+    content: list[Any] = [sync.mode, sync.removed, sync.delete_adopted, missing]
+    if deferred := sorted(f for f, m in sync.parent_lookups().items() if m.deferred):
+        content.append(deferred)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -33,6 +33,14 @@ def remembered_types(mapping: str | None, digest: str | None) -> dict[str, str]:
     return dict((_read(mapping, digest) or {}).get("types", {}))
 
 
+def same_parent(mapping: str | None, sync: SyncSpec, field: str) -> bool:
+    """Whether the ledger's keys of a lookup's parents are those of the parent that the YAML names now."""
+    if mapping is None:
+        return True
+    lookup = sync.parent_lookups()[field]
+    return list(json.loads(mapping).get("parents", {}).get(field, ()))[:2] == [lookup.parent, list(lookup.from_)]
+
+
 def sent_by_another(mapping: str | None, digest: str | None, sync: SyncSpec) -> bool:
     """Whether rows sent by `sync` do not mean what the ledger's other rows do, whose `mapping` and `digest` these are.
 

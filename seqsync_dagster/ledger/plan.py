@@ -15,8 +15,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from seqsync_dagster.ledger import tables as t
+from seqsync_dagster.ledger.deferred import lacking_of_deferred
 from seqsync_dagster.ledger.delta import delta_table, temporary
-from seqsync_dagster.ledger.levels import LEVELS, write_levels
+from seqsync_dagster.ledger.levels import LEVELS, own_lookups, write_levels
 from seqsync_dagster.ledger.tables import Shape, StateTables, key_column, parent_column, ref_column, value_column
 from seqsync_dagster.sequence.spec import IfMissing, SyncSpec
 from seqsync_dagster.warehouse.hashing import row_hash
@@ -111,7 +112,10 @@ def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
     found = found_table()
     references: list[_Reference] = []
     for n, (field, mapping) in enumerate(shape.parents.items()):
-        reference, joined = _parent(connection, request, joined, d, n, field, mapping.parent, mapping.if_missing)
+        if mapping.deferred:
+            reference, joined = _deferred(request, joined, d, n, field, mapping.parent)
+        else:
+            reference, joined = _parent(connection, request, joined, d, n, field, mapping.parent, mapping.if_missing)
         references.append(reference)
     for n, (field, lookup) in enumerate(shape.lookups.items()):
         f = found.alias(f"found{n}")
@@ -250,6 +254,21 @@ def _parent(
     return _Reference(field, key, ledger.c.dest_id, missing, known, if_missing, message, blocked_by=blocked), joined
 
 
+def _deferred(
+    request: PlanRequest, joined: sa.FromClause, d: sa.TableClause, n: int, field: str, parent: str
+) -> tuple[_Reference, sa.FromClause]:
+    """A lookup that no row waits for: the parent's id where it is known, judged by finish where it is not."""
+    key = d.c[parent_column(field)]
+    table = request.tables.ledger if parent == request.sync.name else request.parent_ledgers.get(parent)
+    dest_id: sa.ColumnElement[Any] = sa.cast(sa.null(), sa.Text)
+    if table is not None:
+        ledger = table.alias(f"parent{n}")
+        joined = joined.outerjoin(ledger, ledger.c.match_key == key)
+        dest_id = ledger.c.dest_id
+    never = sa.false()
+    return _Reference(field, key, dest_id, never, never, "send_empty", sa.literal("")), joined
+
+
 _Verdict = tuple[sa.ColumnElement[bool], str, str, Any]
 
 
@@ -311,28 +330,40 @@ def _numbered(room: Room, request: PlanRequest) -> Parts:
         *[sa.column(parent_column(f)) for f in shape.parents],
         *[sa.column(ref_column(f)) for f in (*shape.parents, *shape.lookups)],
     )
+    lacking = lacking_of_deferred(shape, judged)
     goes: sa.ColumnElement[bool] = judged.c.status == t.SEND
     level: sa.ColumnElement[Any] = sa.literal_column("0")
     placed: sa.FromClause = judged
-    own = [f for f, m in shape.parents.items() if m.parent == request.sync.name]
+    own = list(own_lookups(request.sync))
     if own:
-        levels = sa.table(LEVELS, sa.column("match_key", sa.Text), sa.column("level", sa.Integer))
+        levels = sa.table(
+            LEVELS, sa.column("match_key", sa.Text), sa.column("level", sa.Integer), sa.column("lacking", sa.Text)
+        )
         placed = judged.join(levels, levels.c.match_key == judged.c.match_key)
         level = levels.c.level
+        lacking = lacking.concat(sa.func.coalesce(levels.c.lacking, ""))
     # Rows of one parent go together: batches that share a parent would fight for its lock.
-    order = [level, judged.c.operation, *[judged.c[parent_column(f)] for f in shape.parents], judged.c.match_key]
+    together = [judged.c[parent_column(f)] for f in shape.parents]
+    order = [level, judged.c.operation, *([lacking] if request.sync.filled_later() else []), *together]
+    order.append(judged.c.match_key)
     number = sa.func.row_number().over(order_by=order)
-    numbered = sa.select(judged.c.match_key, level.label("level"), number.label("seq"))
+    numbered = sa.select(
+        judged.c.match_key,
+        level.label("level"),
+        sa.func.nullif(lacking, "", type_=sa.Text).label("lacking"),
+        number.label("seq"),
+    )
     temporary(connection, _NUMBERS, numbered.select_from(placed).where(goes))
     numbers = sa.table(
         _NUMBERS,
         sa.column("match_key", sa.Text),
         sa.column("level", sa.Integer),
+        sa.column("lacking", sa.Text),
         sa.column("seq", sa.BigInteger),
     )
     # Only rows of a hierarchy can be without a number, and then no level was found for them.
     unplaced = sa.and_(goes, numbers.c.seq.is_(None))
-    no_level = f"{''.join(own[:1])}: the parent row is itself held, invalid or refused, or the parents form a loop"
+    no_level = f"{''.join(own[:1])}: the parent row is itself held, invalid or refused"
     selected = sa.select(
         numbers.c.seq,
         sa.case((unplaced, t.HELD_PENDING), else_=judged.c.status).label("status"),
@@ -344,6 +375,7 @@ def _numbered(room: Room, request: PlanRequest) -> Parts:
         judged.c.dest_id,
         sa.case((unplaced, "PARENT_PENDING"), else_=judged.c.code).label("code"),
         sa.case((unplaced, no_level), else_=judged.c.message).label("message"),
+        numbers.c.lacking,
         *[judged.c[key_column(k)] for k in shape.keys],
         *[judged.c[value_column(f)] for f in shape.values],
         *[judged.c[parent_column(f)] for f in shape.parents],

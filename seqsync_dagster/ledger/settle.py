@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from seqsync_dagster.ledger import registry
 from seqsync_dagster.ledger import tables as t
+from seqsync_dagster.ledger.deferred import fills_references, lacks, write_filled
 from seqsync_dagster.ledger.delta import temporary
 from seqsync_dagster.ledger.mapping_change import MIXED, sent_by_another
 from seqsync_dagster.ledger.tables import Shape, StateTables, key_column, parent_column, ref_column
@@ -57,7 +58,10 @@ def settle(connection: sa.Connection, tables: StateTables, s: Settlement) -> Non
     if known is None or known.plan_run_id != s.run_id:
         connection.rollback()
         return
-    _new_rows(connection, tables, s)
+    if fills_references(connection, tables):
+        write_filled(connection, tables, s.sync, s.run_id, s.now, into=_NEW, retry_hours=_RETRY_HOURS)
+    else:
+        _new_rows(connection, tables, s)
     arrivals = _arrivals(connection, tables)
     _log(connection, tables, s)
     ledger = tables.ledger
@@ -109,7 +113,12 @@ def settle(connection: sa.Connection, tables: StateTables, s: Settlement) -> Non
 def _anything_sent(connection: sa.Connection, tables: StateTables) -> bool:
     p, o = tables.plan, tables.outcome
     taken = p.join(o, o.c.seq == p.c.seq)
-    sent = sa.select(sa.func.count()).select_from(taken).where(p.c.operation != t.DELETE, o.c.code.is_(None))
+    # References are those that are known of already; the mapping says nothing new with them.
+    sent = (
+        sa.select(sa.func.count())
+        .select_from(taken)
+        .where(p.c.operation.not_in([t.DELETE, t.REFERENCE]), o.c.code.is_(None))
+    )
     return connection.execute(sent).scalar_one() > 0
 
 
@@ -200,7 +209,9 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
             for f in shape.parents
         },
         **{
-            ref_column(f): sa.case((acknowledged, p.c[ref_column(f)]), else_=own.c[ref_column(f)])
+            ref_column(f): sa.case(
+                (lacks(p, f), own.c[ref_column(f)]), (acknowledged, p.c[ref_column(f)]), else_=own.c[ref_column(f)]
+            )
             for f in shape.parents
         },
     }
@@ -237,10 +248,11 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
 
 def _note_own_parents(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
     # The id of a parent that went with the same run was not known when the plan was written.
-    ledger = tables.ledger
+    ledger, p = tables.ledger, tables.plan
     for field, mapping in Shape.of(s.sync).parents.items():
         if mapping.parent == s.sync.name:
             parent = ledger.alias("parent")
+            without = sa.exists().where(p.c.match_key == ledger.c.match_key, lacks(p, field))
             given = (
                 sa.select(parent.c.dest_id)
                 .where(parent.c.match_key == ledger.c[parent_column(field)])
@@ -253,6 +265,7 @@ def _note_own_parents(connection: sa.Connection, tables: StateTables, s: Settlem
                     ledger.c.state == t.ACKNOWLEDGED,
                     ledger.c[parent_column(field)].is_not(None),
                     ledger.c[ref_column(field)].is_(None),
+                    sa.not_(without),
                 )
                 .values({ref_column(field): given})
             )
@@ -298,7 +311,7 @@ def _log(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
     operation = sa.case(
         (sa.and_(p.c.operation == t.DELETE, sa.or_(o.c.code.is_(None), o.c.error_class == "gone")), "removed"),
         (o.c.code.is_not(None), "rejected"),
-        (p.c.operation == t.UPDATE, "updated"),
+        (p.c.operation.in_([t.UPDATE, t.REFERENCE]), "updated"),
         (o.c.created.is_(False), "adopted"),
         else_="created",
     )

@@ -57,6 +57,7 @@ UNCHANGED = "unchanged"  # named by the operator, but as the destination acknowl
 
 #: Operation of a plan row.
 CREATE, UPDATE, DELETE = "create", "update", "delete"
+REFERENCE = "reference"  # an update of nothing but references that the row went without
 
 
 def _named(prefix: str, name: str) -> str:
@@ -203,6 +204,8 @@ def _plan_columns() -> list[sa.ColumnClause[Any]]:
         sa.column("dest_id", sa.Text),
         sa.column("code", sa.Text),
         sa.column("message", sa.Text),
+        # The fields that this row goes without, each followed by a comma: finish fills them in.
+        sa.column("lacking", sa.Text),
     ]
 
 

@@ -83,7 +83,7 @@ def order(sequence: SequenceSpec) -> list[str]:
     """
     sorter: TopologicalSorter[str] = TopologicalSorter()
     for sync in sequence.syncs:
-        sorter.add(sync.name, *(p for p in sync.parents() if p != sync.name))
+        sorter.add(sync.name, *sync.waits_for())
     try:
         sorter.prepare()
     except CycleError as error:
@@ -91,11 +91,13 @@ def order(sequence: SequenceSpec) -> list[str]:
         lookups = [
             f"{child}.{field}"
             for child, parent in pairwise(cycle)
-            for field in sequence.sync(child).parents().get(parent, ())
+            for field, lookup in sequence.sync(child).parent_lookups().items()
+            if lookup.parent == parent and not lookup.deferred
         ]
         raise ValueError(
-            f"the syncs wait for each other in a circle: {' -> '.join(cycle)}. "
-            f"Take one of these lookups out, or fill it in a second sync without it: {', '.join(lookups)}."
+            f"the syncs wait for each other in a circle: {' -> '.join(cycle)}. Add deferred: true to one of these "
+            "lookups, whose field may be empty in the destination, so that rows go without it and finish fills it "
+            f"in; or take it out: {', '.join(lookups)}."
         ) from None
     listed = [s.name for s in sequence.syncs]
     done: list[str] = []
@@ -118,6 +120,6 @@ def descendants(sequence: SequenceSpec, name: str) -> list[str]:
     """Every sync that waits for this one, directly or not, in running order."""
     found: set[str] = set()
     for candidate in order(sequence):
-        if any(p == name or p in found for p in sequence.sync(candidate).parents() if p != candidate):
+        if any(p == name or p in found for p in sequence.sync(candidate).waits_for()):
             found.add(candidate)
     return [n for n in order(sequence) if n in found]

@@ -55,6 +55,14 @@ class ParentLookup(Strict):
         Literal["clear", "ignore"],
         Field(description="What an empty reference does to the field: `clear` empties it, `ignore` leaves it."),
     ] = "clear"
+    deferred: Annotated[
+        bool,
+        Field(
+            description="The sync does not wait for this parent: a row whose parent has no record yet goes without the "
+            "field, and `finish` fills it in. For syncs that point at each other; the field must be one that may be "
+            "empty and can be updated."
+        ),
+    ] = False
 
     _tuple = field_validator("from_", mode="before")(_as_tuple)
 
@@ -326,6 +334,16 @@ class SyncSpec(Strict):
         for field, m in self.parent_lookups().items():
             found.setdefault(m.parent, []).append(field)
         return found
+
+    def waits_for(self) -> list[str]:
+        """The other syncs that must run before this one: parents by a lookup that is not deferred."""
+        found = {m.parent: None for m in self.parent_lookups().values() if not m.deferred and m.parent != self.name}
+        return list(found)
+
+    def filled_later(self) -> dict[str, ParentLookup]:
+        """The lookups that a row may go without, and `finish` fills in: deferred ones, and self-references, whose
+        loops are broken."""
+        return {f: m for f, m in self.parent_lookups().items() if m.deferred or m.parent == self.name}
 
     def comparable(self) -> list[str]:
         """The fields whose acknowledged value is known afterwards.

@@ -94,17 +94,15 @@ def test_a_self_reference_waits_for_its_parent_row_only(world: World) -> None:
             ("A2", "child of a refused row", None, "A1"),
             ("A3", "grandchild", None, "A2"),
             ("A4", "stranger's child", None, "A9"),
-            ("A5", "loop", None, "A6"),
-            ("A6", "loop", None, "A5"),
             ("A7", "fine", None, None),
         ],
     )
     report = world.run("accounts")
     counts = report.counts
-    assert (counts.created, counts.rejected, counts.held_pending, counts.held_missing) == (1, 1, 4, 1)
+    assert (counts.created, counts.rejected, counts.held_pending, counts.held_missing) == (1, 1, 2, 1)
     world.sql("UPDATE crm.accounts SET name = 'now named' WHERE account_id = 'A1'")
     report = world.run("accounts")
-    assert (report.counts.created, report.counts.held_pending) == (3, 2)
+    assert (report.counts.created, report.counts.held_pending) == (3, 0)
     records = world.org.by_external_id("Account")
     assert records["A3"]["ParentId"] == records["A2"]["Id"]
 
