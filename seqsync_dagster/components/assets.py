@@ -227,4 +227,7 @@ def _wants_check(context: dg.AssetExecutionContext, step: Step, name: str) -> bo
 
 def holder(context: Context) -> str:
     """The run, as it is named to people who find the sync busy."""
-    return f"run {context.run.run_id[:8]}"
+    name, tags = f"run {context.run.run_id[:8]}", context.run.tags
+    # Dagster+ and launchers that know their users say so in a tag.
+    user = tags.get("user") or tags.get("dagster/user")
+    return f"{name} by {user}" if user else name

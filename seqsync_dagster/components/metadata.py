@@ -127,7 +127,7 @@ def problems_table(problems: Sequence[RowProblem]) -> dg.TableMetadataValue:
         ],
         schema=_schema(
             key="Key of the row, as text.",
-            status="rejected, held, invalid or waiting.",
+            status="rejected, held, invalid, waiting or skipped.",
             code="The destination's error code, or ours.",
             message="The destination's own words, or what the row waits for.",
             values="Values that were to be sent; sensitive ones are masked.",

@@ -75,7 +75,8 @@ class SyncSequence(dg.Component):
                 AccountId: {parent: accounts, from: account_id}
 
     Run options (config of the job): `full_resync`, `only_keys`, `limit`, `approve_plan`,
-    `rebuild_ledger`. A wrong file fails at load with file, line, and the nearest right name.
+    `rebuild_ledger`, and for single rows `requeue`, `skip_once`, `skip_always`.
+    A wrong file fails at load with file, line, and the nearest right name.
     """
 
     spec: SequenceSpec

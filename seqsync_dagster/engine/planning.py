@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from seqsync_dagster.engine.actions import record_actions
 from seqsync_dagster.engine.comparing import Against, Comparison, compare
 from seqsync_dagster.engine.guard import PlannedChange
 from seqsync_dagster.engine.preflight import Mapped, check_mapping, first_writes, match_field
@@ -21,6 +22,7 @@ from seqsync_dagster.engine.site import Work, checked_account
 from seqsync_dagster.errors import LedgerLost, StateError
 from seqsync_dagster.ledger import registry
 from seqsync_dagster.ledger import tables as t
+from seqsync_dagster.ledger.actions import write_asked
 from seqsync_dagster.ledger.deferred import count_lacking, count_unfilled
 from seqsync_dagster.ledger.delta import delta_table, lookup_values, temporary
 from seqsync_dagster.ledger.fingerprint import OUT_OF_STEP, Model, mapping_digest, policy_digest
@@ -143,6 +145,8 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
     reason = _resync_reason(work, room, tables, known, model.types)
     full = reason is not None
     first = known is None or known.mapping_digest is None or not _fingerprints(connection, tables)
+    if work.options.actions_on(sync.name):
+        record_actions(work, connection, tables, model, case_sensitive)
     cases = {sync.name: case_sensitive, **{p: r.case_sensitive for p, r in parents.items() if r}}
     for unknown in (p for p, r in parents.items() if p not in waited_for and (r is None or r.org_id is None)):
         # Its keys are written down now, and finish compares them with those of the parent's ledger to be.
@@ -165,6 +169,7 @@ def _plan(work: Work, room: Room, source: ModelSource, remembered: bool) -> Plan
         return _unchanged(known, mapped, compared.rows, unfilled)
     room.release_model()
     _find_records(work, room, tables, known, mapped)
+    write_asked(connection, tables, *names)
     request = PlanRequest(
         sync=sync,
         tables=tables,
@@ -264,8 +269,9 @@ def _unchanged(known: Registered, mapped: Mapped, rows: int, unfilled: int) -> P
         held_missing=last.get("held_missing", 0),
         invalid_null=last.get("invalid_null", 0),
         invalid_duplicate=last.get("invalid_duplicate", 0),
+        skipped=last.get("skipped", 0),
     )
-    counts = replace(counts, unchanged=rows - counts.waiting - counts.held - counts.invalid)
+    counts = replace(counts, unchanged=rows - counts.waiting - counts.held - counts.invalid - counts.skipped)
     return Planned("-", counts, PlannedChange(0, 0, 0), None, known, mapped, {}, nothing_to_do=True)
 
 
@@ -393,6 +399,7 @@ def _count(
         refused=of(t.REFUSED),
         refused_again=again,
         waiting=of(t.WAITING),
+        skipped=of(t.SKIPPED),
         held_pending=of(t.HELD_PENDING),
         held_missing=of(t.HELD_MISSING),
         invalid_null=of(t.INVALID_NULL),

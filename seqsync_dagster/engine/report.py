@@ -37,6 +37,8 @@ class Counts:
     """Of these, rows refused before with the very same values."""
     waiting: int = 0
     """Rows refused earlier that wait for a change of theirs or for their next try."""
+    skipped: int = 0
+    """Rows that an operator has skipped."""
     held_pending: int = 0
     """Rows held because their parent is known but has no destination id yet."""
     held_missing: int = 0
@@ -74,7 +76,7 @@ class RowProblem:
 
     key: str
     status: str
-    """``rejected``, ``held``, ``invalid`` or ``waiting``."""
+    """``rejected``, ``held``, ``invalid``, ``waiting`` or ``skipped``."""
     code: str
     message: str
     values: Mapping[str, str] = field(default_factory=dict)

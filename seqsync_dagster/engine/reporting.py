@@ -73,6 +73,7 @@ def summary(name: str, counts: Counts, found: Verdict, max_rejected: Limit) -> s
             (counts.references_due, "with a reference that finish fills in"),
             (counts.rejected, "rejected"),
             (counts.waiting, "refused earlier and waiting"),
+            (counts.skipped, "skipped by an operator"),
             (counts.held, "held"),
             (counts.invalid, "invalid"),
             (counts.unchanged, "unchanged"),

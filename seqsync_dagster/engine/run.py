@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from seqsync_dagster.destinations.protocol import CallCount
+from seqsync_dagster.engine.actions import check_action_syncs
 from seqsync_dagster.engine.apply import apply, stage_outcomes
 from seqsync_dagster.engine.guard import check_guards
 from seqsync_dagster.engine.options import RunOptions
@@ -55,6 +56,7 @@ def run_sync(
     """
     began = time.monotonic()
     sync = site.sequence.sync(sync_name)
+    check_action_syncs(site.sequence, options)
     calls = replace(site.destination.calls, by_kind={})
     with site.journal.acquire(Scope(site.sequence.name, sync_name), holder) as lease:
         work = Work(site, sync, options, f"{run_id}.{uuid.uuid4().hex[:8]}", holder, lease, log)

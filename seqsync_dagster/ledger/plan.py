@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from seqsync_dagster.ledger import tables as t
+from seqsync_dagster.ledger.actions import asked_table, released, skipped
 from seqsync_dagster.ledger.deferred import lacking_of_deferred
 from seqsync_dagster.ledger.delta import delta_table, temporary
 from seqsync_dagster.ledger.levels import LEVELS, own_lookups, write_levels
@@ -109,6 +110,8 @@ def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
     d = delta_table(shape)
     ledger = request.tables.ledger.alias("own")
     joined: sa.FromClause = d.outerjoin(ledger, ledger.c.match_key == d.c.match_key)
+    asked = asked_table()
+    joined = joined.outerjoin(asked, asked.c.match_key == d.c.match_key)
     found = found_table()
     references: list[_Reference] = []
     for n, (field, mapping) in enumerate(shape.parents.items()):
@@ -162,7 +165,7 @@ def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
     temporary(connection, _TWINS, shared)
     twin = sa.table(_TWINS, sa.column("match_key", sa.Text))
     joined = joined.outerjoin(twin, twin.c.match_key == d.c.match_key)
-    verdicts = _verdicts(request, d, ledger, references, no_record, matched_by_another)
+    verdicts = _verdicts(request, d, ledger, references, no_record, matched_by_another, asked)
     operation = sa.case((dest_id.is_not(None), t.UPDATE), else_=t.CREATE)
     base = (
         sa.select(
@@ -279,6 +282,7 @@ def _verdicts(
     references: list[_Reference],
     no_record: sa.ColumnElement[bool],
     matched_by_another: sa.ColumnElement[bool] | None,
+    asked: sa.TableClause,
 ) -> list[_Verdict]:
     # The first that applies counts, so the order is from what can never be sent to what may be sent later.
     verdicts: list[_Verdict] = [
@@ -287,6 +291,8 @@ def _verdicts(
     if request.named and not request.resync:
         same = sa.and_(ledger.c.state == t.ACKNOWLEDGED, ledger.c.fingerprint == d.c.fingerprint)
         verdicts.append((same, t.UNCHANGED, "", ""))
+    verdicts.append((skipped(asked, d.c.fingerprint), t.SKIPPED, "SKIPPED", asked.c.told))
+    waits = sa.not_(released(asked, ledger))
     if matched_by_another is not None:
         verdicts.append((matched_by_another, t.INVALID_DUPLICATE, "DUPLICATE_KEY", _DUPLICATE))
     for r in references:
@@ -307,11 +313,11 @@ def _verdicts(
     before = sa.func.coalesce(ledger.c.code, "").concat(": ").concat(sa.func.coalesce(ledger.c.message, ""))
     if not (request.named or request.resync):
         # Whether a record that was deleted in the org shall come back is for a person to say.
-        verdicts.append((ledger.c.state == t.GONE, t.WAITING, "GONE", before))
-        tried = sa.and_(ledger.c.state == t.REJECTED, ledger.c.tried_fingerprint == d.c.fingerprint)
+        verdicts.append((sa.and_(waits, ledger.c.state == t.GONE), t.WAITING, "GONE", before))
+        tried = sa.and_(waits, ledger.c.state == t.REJECTED, ledger.c.tried_fingerprint == d.c.fingerprint)
         if not request.full:
             given_up = sa.literal("refused ").concat(sa.cast(ledger.c.attempts, sa.Text)).concat(" times; ")
-            given_up = given_up.concat("change the row, or name it in only_keys, to have it tried again. ")
+            given_up = given_up.concat("change the row, or requeue it, to have it tried again. ")
             verdicts.append(
                 (sa.and_(tried, ledger.c.retry_at.is_(None)), t.WAITING, "QUARANTINED", given_up.concat(before))
             )
@@ -363,7 +369,7 @@ def _numbered(room: Room, request: PlanRequest) -> Parts:
     )
     # Only rows of a hierarchy can be without a number, and then no level was found for them.
     unplaced = sa.and_(goes, numbers.c.seq.is_(None))
-    no_level = f"{''.join(own[:1])}: the parent row is itself held, invalid or refused"
+    no_level = f"{''.join(own[:1])}: the parent row is itself held, invalid, refused or skipped"
     selected = sa.select(
         numbers.c.seq,
         sa.case((unplaced, t.HELD_PENDING), else_=judged.c.status).label("status"),

@@ -124,12 +124,20 @@ def problem_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec,
             sa.or_(
                 refused,
                 p.c.status.in_(
-                    [t.REFUSED, t.HELD_PENDING, t.HELD_MISSING, t.INVALID_NULL, t.INVALID_DUPLICATE, t.WAITING]
+                    [
+                        t.REFUSED,
+                        t.HELD_PENDING,
+                        t.HELD_MISSING,
+                        t.INVALID_NULL,
+                        t.INVALID_DUPLICATE,
+                        t.WAITING,
+                        t.SKIPPED,
+                    ]
                 ),
                 sa.and_(p.c.status == t.SEND, o.c.seq.is_(None)),
             )
         )
-        .order_by(sa.case((refused, 0), else_=1), p.c.status, p.c.match_key)
+        .order_by(sa.case((refused, 0), (p.c.status == t.SKIPPED, 2), else_=1), p.c.status, p.c.match_key)
         .limit(limit)
     )
     return [dict(r) for r in connection.execute(select).mappings()]

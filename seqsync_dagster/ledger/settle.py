@@ -146,6 +146,8 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
     left = sa.and_(p.c.status.in_([t.LEFT, t.REMOVAL]), sa.true() if s.completed else sa.false())
     forgotten = sa.and_(p.c.status == t.FORGET, sa.true() if s.completed else sa.false())
     duplicate = p.c.status == t.INVALID_DUPLICATE
+    # What a person must know of a row before it goes again, skipping does not hide.
+    skipped = sa.and_(p.c.status == t.SKIPPED, sa.func.coalesce(own.c.state, "").not_in([t.GONE, t.UNRESOLVED]))
     attempts = sa.case(
         (own.c.tried_fingerprint == p.c.fingerprint, sa.func.coalesce(own.c.attempts, 0) + 1),
         (p.c.operation == t.DELETE, sa.func.coalesce(own.c.attempts, 0) + 1),
@@ -189,6 +191,7 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
             (held, t.HELD),
             (p.c.status == t.REMOVAL, t.REMOVAL_DUE),
             (left, t.LEFT),
+            (skipped, t.SKIPPED),
             else_=t.INVALID,
         ),
         "attempts": sa.case((refused, attempts), else_=0),
@@ -222,6 +225,7 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         held,
         lost,
         left,
+        skipped,
         forgotten,
         # A record whose key is in the model again, however wrongly, is not removed.
         sa.and_(duplicate, sa.or_(own.c.match_key.is_(None), own.c.state == t.REMOVAL_DUE)),
@@ -289,7 +293,7 @@ def _clear_stale_states(connection: sa.Connection, tables: StateTables, s: Settl
     connection.execute(
         sa.update(ledger)
         .where(
-            ledger.c.state.in_([t.REJECTED, t.HELD]),
+            ledger.c.state.in_([t.REJECTED, t.HELD, t.SKIPPED]),
             ledger.c.fingerprint.is_not(None),
             sa.not_(sa.exists().where(p.c.match_key == ledger.c.match_key)),
         )

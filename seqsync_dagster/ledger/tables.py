@@ -11,6 +11,7 @@ One for all syncs (with DuckDB: one per ledger file):
 ``syncs``      what is known of each sync as a whole
 ``runs``       one row per settled run, with its counts
 ``changelog``  one row per record written or refused, append-only
+``actions``    one row per key that an operator asked something for, append-only; the last word on a key counts
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ INVALID = "invalid"  # it shares its key with another row
 LEFT = "left"  # it left the model; its record stays (removed: keep, or not ours to delete)
 REMOVAL_DUE = "removal_due"  # it left the model; finish deletes its record
 GONE = "gone"  # acknowledged once, no longer in the destination
+SKIPPED = "skipped"  # an operator said so; see ``actions``
 UNRESOLVED = "unresolved"  # a create whose reply was lost; sent again by match
 
 #: Status of a plan row.
@@ -53,6 +55,7 @@ INVALID_NULL = "invalid_null"
 INVALID_DUPLICATE = "invalid_duplicate"
 REMOVAL = "removal"
 FORGET = "forget"  # never acknowledged, and no longer in the model
+# SKIPPED stands in plans as well.
 UNCHANGED = "unchanged"  # named by the operator, but as the destination acknowledged it
 
 #: Operation of a plan row.
@@ -134,6 +137,7 @@ class StateTables:
     syncs: sa.Table
     runs: sa.Table
     changelog: sa.Table
+    actions: sa.Table
 
     @classmethod
     def of(cls, sequence: SequenceSpec, sync: SyncSpec, schema: str) -> StateTables:
@@ -166,6 +170,7 @@ class StateTables:
             sa.Table("syncs", metadata, *_syncs_columns()),
             sa.Table("runs", metadata, *_runs_columns()),
             sa.Table("changelog", metadata, *_changelog_columns()),
+            sa.Table("actions", metadata, *_actions_columns()),
         )
 
 
@@ -277,4 +282,18 @@ def _changelog_columns() -> list[sa.Column[Any]]:
         sa.Column("message", sa.Text),
         sa.Column("error_class", sa.Text),
         sa.Column("logged_at", sa.DateTime(timezone=True)),
+    ]
+
+
+def _actions_columns() -> list[sa.Column[Any]]:
+    return [
+        sa.Column("sequence", sa.Text, nullable=False),
+        sa.Column("sync", sa.Text, nullable=False),
+        sa.Column("key", sa.Text, nullable=False),  # as match_key in the ledger
+        sa.Column("action", sa.Text, nullable=False),  # requeue | skip_once | skip_always
+        sa.Column("fingerprint", sa.BigInteger),  # hash of the row as it was then
+        sa.Column("run_id", sa.Text, nullable=False),  # the run that carried it in, e.g. Dagster's
+        sa.Column("asked_by", sa.Text),  # that run as people know it, and who launched it where that is known
+        sa.Column("asked_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("schema_version", sa.Integer, nullable=False),
     ]

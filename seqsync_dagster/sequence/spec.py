@@ -158,7 +158,7 @@ class Errors(Strict):
         Field(
             ge=1,
             description="Refusals of a row with the same values after which it is quarantined: not sent again until "
-            "the row or the mapping changes, or a run names it in `only_keys`. Refusals for want of a lock, or of a "
+            "the row or the mapping changes, or a run names it in `requeue`. Refusals for want of a lock, or of a "
             "server, do not count as a reason. Tries are 1, 2, 4, 8, 16 and then 24 hours apart.",
         ),
     ] = 8

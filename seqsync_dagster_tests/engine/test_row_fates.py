@@ -250,7 +250,7 @@ def test_a_row_refused_too_often_is_quarantined_until_it_changes_or_is_named(wor
     assert (report.counts.updated, report.counts.waiting, report.verdict) == (1, 1, "partial")
     (problem,) = report.problems
     assert (problem.key, problem.code) == ("A1", "QUARANTINED")
-    assert problem.message.startswith("refused 2 times; change the row, or name it in only_keys")
+    assert problem.message.startswith("refused 2 times; change the row, or requeue it")
     assert "Required fields are missing: [Name]" in problem.message
     assert world.run("accounts", RunOptions(only_keys=("A1",))).counts.rejected == 1
     assert world.ledger("accounts")["a1"]["attempts"] == 3
