@@ -232,7 +232,8 @@ def _column(sync: SyncSpec, field: str, mapping: FieldMapping | None) -> dg.Tabl
         case ParentLookup(parent=parent, from_=columns):
             kind, text = "reference", f"the record of {parent} with the key in {', '.join(columns)}"
         case RecordLookup(lookup=object_, by=by, from_=column):
-            kind, text = "reference", f"the {object_} whose {by} is in {column}"
+            where = f"is in {column}" if column is not None else f"is {mapping.value!r}"
+            kind, text = "reference", f"the {object_} whose {by} {where}"
     return dg.TableColumn(field, kind, description=text)
 
 
@@ -250,7 +251,7 @@ def _lineage(
         case ParentLookup():
             columns, parent = mapping.from_, mapping.parent
         case RecordLookup(from_=column):
-            columns = (column,)
+            columns = (column,) if column is not None else ()
     deps = [dg.TableColumnDep(model, column) for column in columns] if model else []
     # Finish fills in a deferred lookup, so that asset is not upstream of this one.
     if parent is not None and parent in sync.waits_for():

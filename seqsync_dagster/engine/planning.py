@@ -305,6 +305,7 @@ def _find_records(work: Work, room: Room, tables: StateTables, known: Registered
             sa.cast(sa.null(), sa.Text).label("value"),
             sa.cast(sa.null(), sa.Text).label("dest_id"),
             sa.cast(sa.null(), sa.Integer).label("matches"),
+            sa.cast(sa.null(), sa.Text).label("unusable"),
         ).where(sa.false()),
     )
     for field, lookup in shape.lookups.items():
@@ -333,11 +334,12 @@ def _find(
     by: str,
     values: pa.Array,
 ) -> None:
+    filling = None if field == OWN_RECORD else (work.sync.object, field)
     if not len(values):
         return
     checked_account(work, known)
     check_mapping(work.site.destination, mapped)
-    for table in _distinct_records(work.site.destination.find(object, by, values)):
+    for table in _distinct_records(work.site.destination.find(object, by, values, filling=filling)):
         room.load(found_table(), table.append_column("field", pa.array([field] * table.num_rows, pa.string())))
 
 
@@ -345,18 +347,34 @@ def _distinct_records(found: Iterator[pa.Table]) -> Iterator[pa.Table]:
     tables = [t_ for t_ in found if t_.num_rows]
     if not tables:
         return
-    records = pa.concat_tables(tables)
+    records = pa.concat_tables(tables, promote_options="default")
     value = pc.utf8_lower(pc.utf8_trim_whitespace(records["value"].cast(pa.string())))
-    pairs = pa.table({"value": value, "dest_id": records["dest_id"].cast(pa.string())})
-    distinct = pairs.group_by(["value", "dest_id"]).aggregate([])
+    nothing = pa.nulls(records.num_rows, pa.string())
+    why = records["unusable"].cast(pa.string()) if "unusable" in records.column_names else nothing
+    pairs = pa.table({"value": value, "dest_id": records["dest_id"].cast(pa.string()), "unusable": why})
+    usable = pairs.filter(pc.is_null(pairs["unusable"])).select(["value", "dest_id"])
+    distinct = usable.group_by(["value", "dest_id"]).aggregate([])
     counted = distinct.group_by("value").aggregate([("dest_id", "min"), ("dest_id", "count")])
     yield pa.table(
         {
             "value": counted["value"],
             "dest_id": counted["dest_id_min"],
             "matches": counted["dest_id_count"].cast(pa.int32()),
+            "unusable": pa.nulls(counted.num_rows, pa.string()),
         }
     )
+    # Told only where no other record could be taken instead.
+    rest = pairs.filter(pc.invert(pc.is_in(pairs["value"], value_set=counted["value"].combine_chunks())))
+    told = rest.group_by("value").aggregate([("unusable", "min")])
+    if told.num_rows:
+        yield pa.table(
+            {
+                "value": told["value"],
+                "dest_id": pa.nulls(told.num_rows, pa.string()),
+                "matches": pa.array([0] * told.num_rows, pa.int32()),
+                "unusable": told["unusable_min"],
+            }
+        )
 
 
 def _count(

@@ -81,7 +81,10 @@ def mapping_content(sync: SyncSpec, types: Mapping[str, str]) -> dict[str, Any]:
         "values": {f: [m.column, m.nulls] for f, m in shape.values.items()},
         "constants": {f: m.constant for f, m in shape.constants.items()},
         "parents": {f: [m.parent, m.from_, m.nulls] for f, m in shape.parents.items()},
-        "lookups": {f: [m.lookup, m.by, m.from_, m.nulls] for f, m in shape.lookups.items()},
+        "lookups": {
+            f: [m.lookup, m.by, m.from_, m.nulls, *([] if m.value is None else [m.value])]
+            for f, m in shape.lookups.items()
+        },
         "types": {c: type_that_counts(types[c]) for c in names},
     }
 

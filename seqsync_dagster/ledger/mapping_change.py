@@ -24,6 +24,7 @@ def remembered_mapping(sync: SyncSpec, types: Mapping[str, str]) -> str:
     """
     content = mapping_content(sync, types)
     content["constants"] = {f: _digest(value) for f, value in content["constants"].items()}
+    content["lookups"] = {f: [*found[:4], *map(_digest, found[4:])] for f, found in content["lookups"].items()}
     content["digest"] = mapping_digest(sync, types)
     return json.dumps(content, sort_keys=True)
 
@@ -98,8 +99,9 @@ def _fields(content: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, str]]]
         yield field, (digest, "a constant")
     for field, (parent, columns, nulls) in content["parents"].items():
         yield field, ([parent, columns, nulls], f"parent {parent!r} by {', '.join(columns)}{_nulls(nulls)}")
-    for field, (lookup, by, column, nulls) in content["lookups"].items():
-        yield field, ([lookup, by, column, nulls], f"{lookup} by {by} = {column}{_nulls(nulls)}")
+    for field, (lookup, by, column, nulls, *value) in content["lookups"].items():
+        source = "a constant" if value else column
+        yield field, ([lookup, by, column, nulls, *value], f"{lookup} by {by} = {source}{_nulls(nulls)}")
 
 
 def _nulls(nulls: str) -> str:

@@ -24,7 +24,8 @@ from seqsync_dagster.sequence.spec import IfMissing, SyncSpec
 from seqsync_dagster.warehouse.hashing import row_hash
 from seqsync_dagster.warehouse.open import Parts, Room
 
-#: Temporary table of records found in the destination for lookups: field, value (canonical), dest_id, matches.
+#: Temporary table of records found in the destination for lookups: field, value (canonical), dest_id, matches,
+#: and why the field cannot take the only records there are.
 FOUND = "seqsync_found"
 #: Field name under which FOUND holds a sync's own records, for mode update.
 OWN_RECORD = "(match)"
@@ -67,6 +68,7 @@ def found_table() -> sa.TableClause:
         sa.column("value", sa.Text),
         sa.column("dest_id", sa.Text),
         sa.column("matches", sa.Integer),
+        sa.column("unusable", sa.Text),
     )
 
 
@@ -103,6 +105,8 @@ class _Reference:
     message: sa.ColumnElement[str]
     code: str = "PARENT_MISSING"
     blocked_by: sa.ColumnElement[Any] | None = None
+    unusable: sa.ColumnElement[Any] | None = None
+    """What is said of a record that is there and that the field cannot take; null where it can."""
 
 
 def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
@@ -139,6 +143,10 @@ def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
                 .concat(f" {lookup.lookup} with {lookup.by} ")
                 .concat(value),
                 "LOOKUP_MISSING",
+                unusable=sa.literal(f"{field}: the {lookup.lookup} with {lookup.by} ")
+                .concat(value)
+                .concat(" ")
+                .concat(f.c.unusable),
             )
         )
     dest_id: sa.ColumnElement[Any] = ledger.c.dest_id
@@ -296,6 +304,8 @@ def _verdicts(
     if matched_by_another is not None:
         verdicts.append((matched_by_another, t.INVALID_DUPLICATE, "DUPLICATE_KEY", _DUPLICATE))
     for r in references:
+        if r.unusable is not None:
+            verdicts.append((r.unusable.is_not(None), t.REFUSED, "LOOKUP_UNUSABLE", r.unusable))
         if r.if_missing == "hold":
             verdicts.append((sa.and_(r.missing, r.pending), t.HELD_PENDING, "PARENT_PENDING", r.message))
             verdicts.append((r.missing, t.HELD_MISSING, r.code, r.message))

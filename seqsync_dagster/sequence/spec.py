@@ -72,7 +72,12 @@ class RecordLookup(Strict):
 
     lookup: Annotated[str, Field(description="Destination object to search, e.g. `User`.")]
     by: Annotated[str, Field(description="Field of that object to search by, e.g. `Email`.")]
-    from_: Annotated[str, Field(alias="from", description="Column of this model that holds the value to find.")]
+    from_: Annotated[
+        str | None, Field(alias="from", description="Column of this model that holds the value to find.")
+    ] = None
+    value: Annotated[
+        str | None, Field(description="The value to find, the same for every record, instead of `from`.")
+    ] = None
     if_missing: Annotated[
         IfMissing,
         Field(description="When no record, or more than one, is found: `hold` the row, `send_empty`, or `reject` it."),
@@ -81,6 +86,17 @@ class RecordLookup(Strict):
         Literal["clear", "ignore"],
         Field(description="What an empty reference does to the field: `clear` empties it, `ignore` leaves it."),
     ] = "clear"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> RecordLookup:
+        if (self.from_ is None) == (self.value is None):
+            raise ValueError(
+                f"lookup: {self.lookup} needs exactly one of from (a column of the model) and value (the same for "
+                "every record)."
+            )
+        if self.value is not None and not self.value.strip():
+            raise ValueError(f"lookup: {self.lookup}: value is blank; say which {self.by} to find.")
+        return self
 
 
 def _mapping_kind(value: Any) -> str | None:
@@ -112,7 +128,7 @@ Mapping = Annotated[
         custom_error_type="mapping_form",
         custom_error_message=(
             "a field is mapped to a column name, or to one of {column: ...}, {constant: ...}, "
-            "{parent: SYNC, from: COLUMN}, {lookup: OBJECT, by: FIELD, from: COLUMN}"
+            "{parent: SYNC, from: COLUMN}, {lookup: OBJECT, by: FIELD, from: COLUMN} or value: instead of from:"
         ),
     ),
 ]
@@ -369,7 +385,7 @@ def _columns_of(mapping: str | FieldMapping) -> set[str]:
         case ParentLookup():
             return set(mapping.from_)
         case RecordLookup():
-            return {mapping.from_}
+            return {mapping.from_} if mapping.from_ is not None else set()
         case ConstantMapping():
             return set()
 
