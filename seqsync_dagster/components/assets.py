@@ -109,7 +109,7 @@ def run_sync_step(context: dg.AssetExecutionContext, options: RunOptionsResource
 
 
 def run_finish_step(context: dg.AssetExecutionContext, options: RunOptionsResource, step: Step) -> Events:
-    """Close the sequence: removals, children first."""
+    """Close the sequence: references that rows went without, then removals, children first."""
     _refuse_checks_alone(context, step)
     from seqsync_dagster.engine.finish import run_finish
 
@@ -130,18 +130,27 @@ def run_finish_step(context: dg.AssetExecutionContext, options: RunOptionsResour
         step.tag(context, "failed")
         raise
     rejected = sum(report.rejected.values())
-    failed = checks.nothing_removed(report)
+    unfilled = {
+        "references_rejected": sum(report.references_rejected.values()) + sum(report.references_waiting.values()),
+        "references_held": sum(report.references_held.values()),
+    }
+    failed = checks.nothing_removed(report) or bool(report.references_over_limit)
     step.tag(
         context,
-        "failed" if failed else "partial" if rejected else "success",
+        "failed" if failed else "partial" if rejected or any(unfilled.values()) else "success",
         removed=sum(report.removed.values()),
         removals_rejected=rejected,
+        **unfilled,
     )
     context.log.info(report.summary)
     yield dg.MaterializeResult(
         asset_key=step.key,
         metadata=metadata.of_finish(report),
-        check_results=[checks.of_finish(step.key, report)] if _wants_check(context, step, "removals") else [],
+        check_results=[
+            result
+            for result in (checks.of_finish(step.key, report), checks.of_references(step.key, report))
+            if _wants_check(context, step, str(result.check_name))
+        ],
     )
     if failed:
         raise dg.Failure(description=report.summary, allow_retries=False)
@@ -333,4 +342,7 @@ def _wants_check(context: dg.AssetExecutionContext, step: Step, name: str) -> bo
 
 def holder(context: Context | dg.OpExecutionContext) -> str:
     """The run, as it is named to people who find the sync busy."""
-    return f"run {context.run.run_id[:8]}"
+    name, tags = f"run {context.run.run_id[:8]}", context.run.tags
+    # Dagster+ and launchers that know their users say so in a tag.
+    user = tags.get("user") or tags.get("dagster/user")
+    return f"{name} by {user}" if user else name

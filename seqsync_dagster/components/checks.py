@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 DRIFT = "drift"
 COMPLETE = "complete"
+REFERENCES = "references"
 
 _DESCRIPTIONS = {
     "rejected": "No row was refused by the destination. A warning while the share of rejected rows is within "
@@ -38,6 +39,38 @@ def removals_spec(key: dg.AssetKey) -> dg.AssetCheckSpec:
         "removals",
         asset=key,
         description="No removal was refused by the destination. An error when none of them succeeded.",
+    )
+
+
+def references_spec(key: dg.AssetKey) -> dg.AssetCheckSpec:
+    """The check of a sequence's closing asset, where there are references that rows may go without."""
+    return dg.AssetCheckSpec(
+        REFERENCES,
+        asset=key,
+        description="Every reference that rows went without is filled in. A warning when some are refused or wait for "
+        "their parent, an error when more of them are refused than max_rejected allows.",
+    )
+
+
+def of_references(key: dg.AssetKey, report: FinishReport) -> dg.AssetCheckResult:
+    """The check of the references that were to be filled in."""
+    counts = {
+        "filled": sum(report.referenced.values()),
+        "rejected": sum(report.references_rejected.values()),
+        "waiting": sum(report.references_waiting.values()),
+        "held": sum(report.references_held.values()),
+    }
+    metadata: dict[str, Any] = dict(counts)
+    if report.reference_problems:
+        metadata["problems"] = problems_table(report.reference_problems)
+    passed = not (counts["rejected"] or counts["waiting"] or counts["held"])
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=REFERENCES,
+        passed=passed,
+        severity=dg.AssetCheckSeverity.ERROR if report.references_over_limit else dg.AssetCheckSeverity.WARN,
+        description=None if passed else report.summary,
+        metadata=metadata,
     )
 
 

@@ -156,6 +156,10 @@ def of_finish(report: FinishReport) -> Mapping[str, Any]:
     """Metadata of the closing asset's materialisation."""
     entries: dict[str, Any] = {
         "seqsync/summary": report.summary,
+        "seqsync/referenced": sum(report.referenced.values()),
+        "seqsync/references_rejected": sum(report.references_rejected.values()),
+        "seqsync/references_held": sum(report.references_held.values()),
+        "seqsync/references_waiting": sum(report.references_waiting.values()),
         "seqsync/removed": sum(report.removed.values()),
         "seqsync/removals_rejected": sum(report.rejected.values()),
         "seqsync/kept_for_children": sum(report.kept_for_children.values()),
@@ -164,13 +168,17 @@ def of_finish(report: FinishReport) -> Mapping[str, Any]:
         "seqsync/row_bearing_calls": report.row_bearing_calls,
     }
     for name, counted in (
+        ("referenced", report.referenced),
+        ("references_rejected", report.references_rejected),
+        ("references_held", report.references_held),
+        ("references_waiting", report.references_waiting),
         ("removed", report.removed),
         ("removals_rejected", report.rejected),
         ("kept_for_children", report.kept_for_children),
     ):
         entries.update({f"seqsync/{name}/{sync}": count for sync, count in counted.items()})
-    if report.problems:
-        entries["seqsync/problems"] = problems_table(report.problems)
+    if shown := (*report.reference_problems, *report.problems):
+        entries["seqsync/problems"] = problems_table(shown)
     return entries
 
 
@@ -185,7 +193,7 @@ def problems_table(problems: Sequence[RowProblem]) -> dg.TableMetadataValue:
         ],
         schema=_schema(
             key="Key of the row, as text.",
-            status="rejected, held, invalid or waiting.",
+            status="rejected, held, invalid, waiting or skipped.",
             code="The destination's error code, or ours.",
             message="The destination's own words, or what the row waits for.",
             values="Values that were to be sent; sensitive ones are masked.",
@@ -291,7 +299,8 @@ def _column(sync: SyncSpec, field: str, mapping: FieldMapping | None) -> dg.Tabl
         case ParentLookup(parent=parent, from_=columns):
             kind, text = "reference", f"the record of {parent} with the key in {', '.join(columns)}"
         case RecordLookup(lookup=object_, by=by, from_=column):
-            kind, text = "reference", f"the {object_} whose {by} is in {column}"
+            where = f"is in {column}" if column is not None else f"is {mapping.value!r}"
+            kind, text = "reference", f"the {object_} whose {by} {where}"
     return dg.TableColumn(field, kind, description=text)
 
 
@@ -309,9 +318,10 @@ def _lineage(
         case ParentLookup():
             columns, parent = mapping.from_, mapping.parent
         case RecordLookup(from_=column):
-            columns = (column,)
+            columns = (column,) if column is not None else ()
     deps = [dg.TableColumnDep(model, column) for column in columns] if model else []
-    match_of_parent = None if parent is None else sequence.sync(parent).match
-    if match_of_parent is not None and parent is not None and parent != sync.name:
+    # Finish fills in a deferred lookup, so that asset is not upstream of this one.
+    match_of_parent = sequence.sync(parent).match if parent is not None and parent in sync.waits_for() else None
+    if match_of_parent is not None and parent is not None:
         deps.append(dg.TableColumnDep(dg.AssetKey([sequence.name, parent]), match_of_parent))
     return deps

@@ -38,6 +38,17 @@ class RunConfig(dg.Config):
         description="Start with an empty ledger although the sync has run before; rows are matched with the "
         "destination's records again.",
     )
+    requeue: dict[str, list[str]] = Field(
+        default={},
+        description="Per sync, keys of rows to release and send in this run: refused, quarantined, gone or "
+        "skipped ones.",
+    )
+    skip_once: dict[str, list[str]] = Field(
+        default={}, description="Per sync, keys of rows that are not sent until their values change."
+    )
+    skip_always: dict[str, list[str]] = Field(
+        default={}, description="Per sync, keys of rows that are not sent until a run requeues them."
+    )
 
 
 class RunOptionsResource(RunConfig, dg.ConfigurableResource[Any]):
@@ -52,6 +63,9 @@ class RunOptionsResource(RunConfig, dg.ConfigurableResource[Any]):
             approve_plan=self.approve_plan or None,
             plan_id=self.plan_id or None,
             rebuild_ledger=self.rebuild_ledger,
+            requeue=self.requeue,
+            skip_once=self.skip_once,
+            skip_always=self.skip_always,
         )
 
 

@@ -41,7 +41,8 @@ class SyncSequence(dg.Component):
     """Syncs that run in the order their references demand: parents before children, as one job.
 
     Each sync sends one warehouse model to one destination object and is one asset
-    `<sequence>/<sync>`; `<sequence>/finish` closes the sequence with the removals, children first.
+    `<sequence>/<sync>`; `<sequence>/finish` closes the sequence with the references that rows went
+    without, and the removals, children first.
     The job `<sequence>` builds the dbt models upstream, with their tests, and runs the syncs; a
     sync whose model fails a dbt test of severity error sends nothing.
 
@@ -82,7 +83,8 @@ class SyncSequence(dg.Component):
     sent exactly as it was read, with the run option `plan_id`.
 
     Run options (config of the job): `full_resync`, `only_keys`, `limit`, `approve_plan`, `plan_id`,
-    `rebuild_ledger`. A wrong file fails at load with file, line, and the nearest right name.
+    `rebuild_ledger`, and for single rows `requeue`, `skip_once`, `skip_always`.
+    A wrong file fails at load with file, line, and the nearest right name.
     """
 
     spec: SequenceSpec
@@ -167,6 +169,8 @@ class SyncSequence(dg.Component):
         what = f"Deletes the records whose rows left {', '.join(deletes)}, children before parents. " if deletes else ""
         what += f"Deletes the records that {', '.join(named)} name. " if named else ""
         what += f"Empties the records whose rows left {', '.join(clears)}. " if clears else ""
+        if fields := self._filled_later():
+            what = f"Fills in references that rows went without ({', '.join(fields)}). {what}"
         return dg.AssetSpec(
             self.key_of(FINISH),
             deps=[self.key_of(sync.name) for sync in self.spec.syncs],
@@ -252,13 +256,19 @@ class SyncSequence(dg.Component):
         @dg.multi_asset(
             name=f"{self.spec.name}__{FINISH}",
             specs=[spec],
-            check_specs=[checks.removals_spec(spec.key)],
+            check_specs=[
+                checks.removals_spec(spec.key),
+                *([checks.references_spec(spec.key)] if self._filled_later() else []),
+            ],
             can_subset=True,
         )
         def finish_asset(context: dg.AssetExecutionContext, seqsync: options.RunOptionsResource) -> Iterator[Any]:
             yield from run_finish_step(context, seqsync, step)
 
         return finish_asset
+
+    def _filled_later(self) -> list[str]:
+        return [f"{sync.name}.{name}" for sync in self.spec.syncs for name in sync.filled_later()]
 
     def _drift_check(
         self, sync: SyncSpec, inputs: Inputs, warehouse: Warehouse, connection: Connection
@@ -390,6 +400,9 @@ def describe(sync: SyncSpec) -> str:
         match mapping:
             case ParentLookup(parent=parent, if_missing=if_missing):
                 what = "of its own sync" if parent == sync.name else f"of {parent}"
+                if name in sync.parent_lookups() and sync.parent_lookups()[name].deferred:
+                    lines.append(f"{name} points to a record {what}; finish fills it in when the row went without it.")
+                    continue
                 lines.append(f"{name} points to a record {what}; while there is none, the row is: {if_missing}.")
             case RecordLookup(lookup=object_, by=by, if_missing=if_missing):
                 lines.append(f"{name} points to the {object_} found by {by}; when there is none: {if_missing}.")

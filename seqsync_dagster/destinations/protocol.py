@@ -227,8 +227,15 @@ class Destination(Protocol):
         """What is wrong, or worth knowing, about a sync's options for this object. Asks nobody."""
         ...
 
-    def find(self, object: str, by: str, values: pa.Array) -> Iterator[pa.Table]:
+    def find(
+        self, object: str, by: str, values: pa.Array, *, filling: tuple[str, str] | None = None
+    ) -> Iterator[pa.Table]:
         """Ids of records whose field `by` equals one of `values`, each distinct text.
+
+        `filling`: object and field that they are to fill. Where a record is meant for the
+        records of one object, as a record type is, only those meant for this one are found.
+        A record that the field cannot take has its reason in the column ``unusable``, which
+        may be absent: ``is inactive and ...``.
 
         Yields tables with columns ``value`` (the one asked for, verbatim) and
         ``dest_id``; a value without a record is absent, one with several

@@ -239,9 +239,20 @@ class Writer:
                     (json.dumps(list({row.values[lookup.name] for row in pointing})),),
                 )
             }
+            if lookup.name == "OwnerId":
+                self._refuse_inactive(db, pointing)
             for row in pointing:
                 if row.values[lookup.name] not in alive and row.error is None:
                     row.error = RowError(NO_SUCH_RECORD.code, NO_SUCH_RECORD.message, (lookup.name,))
+
+    def _refuse_inactive(self, db: sqlite3.Connection, rows: list[Row]) -> None:
+        inactive = {n for (n,) in db.execute('SELECT "Id" FROM "User" WHERE "IsActive" = 0')}
+        for row in rows:
+            owner = row.values["OwnerId"]
+            if owner in inactive and row.error is None:
+                user = self.store.id_of(OBJECTS["User"], owner)[:15]
+                message = f"operation performed with inactive user [{user}] as owner of {self.obj.label.lower()}"
+                row.error = RowError("INACTIVE_OWNER_OR_USER", message, ("OwnerId",))
 
     def _complete(self, row: Row) -> None:
         row.created = row.record is None

@@ -111,7 +111,7 @@ class SObject:
 
     def __post_init__(self) -> None:
         every = [Field("Id", f"{self.label} ID", "id", 18, writable=False, defaulted=True), *self.own]
-        if self.name not in ("User", "Organization"):
+        if self.name not in ("User", "Organization", "RecordType"):
             # A queue may own a task or a record of a custom object, but no account and no contact.
             queues = ("Group",) if self.name.endswith("__c") or self.name == "Task" else ()
             every.append(_lookup("OwnerId", "Owner ID", "User", "Owner", defaulted=True, others=queues))
@@ -208,6 +208,8 @@ _ALL = (
         _lookup("ParentId", "Parent Account ID", "Account", "Parent"),
         Field("MasterRecordId", "Master Record ID", "reference", 18, writable=False, refers="Account",
               relationship="MasterRecord"),
+        _lookup("RecordTypeId", "Record Type ID", "RecordType", "RecordType"),
+        _lookup("Primary_Contact__c", "Primary Contact", "Contact", "Primary_Contact__r"),
         Field("Website", "Website", "url", 255),
         _choice("Industry", "Industry", "Agriculture/Banking/Consulting/Education/Energy/Retail/Technology", False),
         Field("NumberOfEmployees", "Employees", "int"),
@@ -237,6 +239,7 @@ _ALL = (
         Field("Phone", "Business Phone", "phone", 40),
         Field("Title", "Title", "string", 128),
         _lookup("AccountId", "Account ID", "Account", "Account"),
+        _lookup("RecordTypeId", "Record Type ID", "RecordType", "RecordType"),
         Field("MasterRecordId", "Master Record ID", "reference", 18, writable=False, refers="Contact",
               relationship="MasterRecord"),
         _lookup("Workspace__c", "Workspace", "Workspace__c", "Workspace__r"),
@@ -290,6 +293,12 @@ _ALL = (
         Field("FirstName", "First Name", "string", 40),
         Field("LastName", "Last Name", "string", 80, required=True),
         Field("Name", "Full Name", "string", 121, writable=False, computed=_FULL_NAME),
+        Field("IsActive", "Active", "boolean", defaulted=True),
+    ), writable=False),
+    SObject("RecordType", "Record Type", "012", (
+        Field("Name", "Name", "string", 80, required=True),
+        Field("DeveloperName", "Record Type Name", "string", 80, required=True),
+        Field("SobjectType", "SObject Type Name", "picklist", 40, required=True, picklist=("Account", "Contact")),
         Field("IsActive", "Active", "boolean", defaulted=True),
     ), writable=False),
     SObject("Organization", "Organization", "00D", (

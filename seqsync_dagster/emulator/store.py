@@ -15,7 +15,8 @@ from seqsync_dagster.emulator.ids import IdSpace, checksum, random_org_id
 from seqsync_dagster.emulator.schema import DECIMAL_TYPES, OBJECTS, TEXT_TYPES, Field, SObject
 
 INTEGRATION_USER = 1
-_PEOPLE = ("Ana Kovac", "Bruno Silva", "Chidi Okafor", "Dana Levi", "Emre Yilmaz")
+_PEOPLE = ("Ana Kovac", "Bruno Silva", "Chidi Okafor", "Dana Levi", "Emre Yilmaz", "Frida Lund")
+_LEFT = "Frida Lund"
 _OWN_TABLES = """
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS tokens (token TEXT PRIMARY KEY);
@@ -76,9 +77,11 @@ class Store:
         self.reader().executescript(_OWN_TABLES)
         with self.write() as db:
             for obj in OBJECTS.values():
-                for statement in _ddl(obj):
-                    db.execute(statement)
+                table, *indexes = _ddl(obj)
+                db.execute(table)
                 self._catch_up(db, obj.name, {f.name: _column(f) for f in obj.fields.values()})
+                for index in indexes:
+                    db.execute(index)
             self._catch_up(db, "jobs", {"soql": "soql TEXT", "assignment": "assignment TEXT"})
             known = self.setting("org_id")
             if org_id and known and org_id[:15] != known[:15]:
@@ -118,8 +121,18 @@ class Store:
             email = f"{first}.{last}@example.com".lower()
             db.execute(
                 'INSERT INTO "User" ("Id", "Username", "Email", "FirstName", "LastName", "IsActive", "IsDeleted", '
-                '"CreatedDate", "LastModifiedDate") VALUES (?, ?, ?, ?, ?, 1, 0, ?, ?)',
-                (n, email, email, first, last, stamp, stamp),
+                '"CreatedDate", "LastModifiedDate") VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)',
+                (n, email, email, first, last, int(name != _LEFT), stamp, stamp),
+            )
+
+        # The same developer name for two objects, as orgs have it.
+        for n, (obj, developer_name) in enumerate(
+            ((o, d) for o in ("Contact", "Account") for d in ("Customer", "Partner")), 1
+        ):
+            db.execute(
+                'INSERT INTO "RecordType" ("Id", "Name", "DeveloperName", "SobjectType", "IsActive", "IsDeleted", '
+                '"CreatedDate", "LastModifiedDate") VALUES (?, ?, ?, ?, 1, 0, ?, ?)',
+                (n, developer_name, developer_name, obj, stamp, stamp),
             )
 
     def reader(self) -> sqlite3.Connection:

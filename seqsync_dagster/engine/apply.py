@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -14,7 +14,7 @@ from seqsync_dagster.engine.site import Work
 from seqsync_dagster.errors import BudgetSpent, DestinationUnreachable
 from seqsync_dagster.ledger import rows as plan_rows
 from seqsync_dagster.ledger.rows import MASK, Group
-from seqsync_dagster.ledger.tables import ADOPT, CLEAR, CREATE, DELETE, LINK, UPDATE, StateTables
+from seqsync_dagster.ledger.tables import ADOPT, CLEAR, CREATE, DELETE, LINK, REFERENCE, UPDATE, StateTables
 from seqsync_dagster.sequence.spec import SyncSpec
 from seqsync_dagster.warehouse.open import Room, pages
 
@@ -28,6 +28,7 @@ _OPERATIONS: dict[str, Operation] = {
     LINK: "update",
     DELETE: "delete",
     CLEAR: "update",
+    REFERENCE: "update",
 }
 
 
@@ -71,7 +72,7 @@ def apply(work: Work, room: Room, tables: StateTables, run_id: str) -> None:
 
 def _send_group(work: Work, room: Room, tables: StateTables, run_id: str, group: Group, sending: _Sending) -> None:
     journal = work.site.journal
-    request = request_of(work.sync, group.operation, group.rows)
+    request = request_of(work.sync, group.operation, group.rows, group.lacking)
     sending.last_seq = group.first_seq - 1
     given = answered = 0
 
@@ -87,7 +88,8 @@ def _send_group(work: Work, room: Room, tables: StateTables, run_id: str, group:
                 _finish(work, run_id, sending)
                 sending.number += 1
                 sending.first_seq, sending.last_seq, sending.open = sending.last_seq + 1, event.last_seq, True
-            described = {"object": request.object, "operation": group.operation, "resumable": event.resumable}
+            described: dict[str, object] = {"object": request.object, "operation": group.operation}
+            described |= {"resumable": event.resumable, "lacking": list(group.lacking)}
             journal.in_flight(
                 work.lease, run_id, sending.number, sending.first_seq, sending.last_seq, described, event.token
             )
@@ -103,14 +105,14 @@ def _send_group(work: Work, room: Room, tables: StateTables, run_id: str, group:
         )
 
 
-def request_of(sync: SyncSpec, operation: str, rows: int) -> Request:
-    """What the destination is asked to do with `rows` rows of a plan's operation."""
+def request_of(sync: SyncSpec, operation: str, rows: int, lacking: Sequence[str] = ()) -> Request:
+    """What the destination is asked to do with `rows` rows of a plan's operation; `lacking`: fields they go without."""
     return Request(
         object=sync.object,
         operation="insert" if operation == CREATE and sync.mode == "insert" else _OPERATIONS[operation],
         match=sync.match if operation == CREATE else None,
         rows=rows,
-        ignore_nulls=() if operation == CLEAR else plan_rows.ignored_nulls(sync),
+        ignore_nulls=() if operation == CLEAR else tuple(dict.fromkeys((*plan_rows.ignored_nulls(sync), *lacking))),
         options=sync.options,
     )
 

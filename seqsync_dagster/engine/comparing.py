@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from seqsync_dagster.engine.site import Work
 from seqsync_dagster.ledger import tables as t
+from seqsync_dagster.ledger.actions import requeued
 from seqsync_dagster.ledger.delta import add_exact_twins, differences, write_delta
 from seqsync_dagster.ledger.fingerprint import Checksum, Model, checksum, fingerprint, policy_digest, total
 from seqsync_dagster.ledger.registry import Registered
@@ -98,6 +99,10 @@ def _may_be_unchanged(
     """Whether a checksum is worth a scan of its own."""
     if work.options.partial or against.full or against.stale or known.checksum is None:
         return False
+    if requeued(room.connection, against.tables, work.site.sequence.name, work.sync.name):
+        return False
+    if work.options.actions_on(work.sync.name):
+        return False
     if (known.mapping_digest, known.policy_digest) != (against.digest, policy_digest(work.sync)):
         return False
     if _anything_waits(room.connection, against.tables, known, against.arrivals):
@@ -142,7 +147,16 @@ def _sample_differs(
     ).one()
     waiting = sum(
         known.last_counts.get(n, 0)
-        for n in ("waiting", "rejected", "held_pending", "held_missing", "invalid_null", "invalid_duplicate", "kept")
+        for n in (
+            "waiting",
+            "rejected",
+            "held_pending",
+            "held_missing",
+            "invalid_null",
+            "invalid_duplicate",
+            "kept",
+            "skipped",
+        )
     )
     expected = looked_at * waiting / max(1, known.checksum.rows)
     return bool(looked_at - matching > 2 * expected + 2)

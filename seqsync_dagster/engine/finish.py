@@ -1,4 +1,4 @@
-"""A sequence's closing step: removals, children before their parents."""
+"""A sequence's closing step: references that rows went without, then removals, children before their parents."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from seqsync_dagster.engine.apply import apply, stage_outcomes
 from seqsync_dagster.engine.options import RunOptions
 from seqsync_dagster.engine.recover import recover
+from seqsync_dagster.engine.references import Filled, fill_references
 from seqsync_dagster.engine.report import Counts, FinishReport, RowProblem
 from seqsync_dagster.engine.reporting import problems
 from seqsync_dagster.engine.rest import finish_at_rest, forget_rest
@@ -18,7 +19,7 @@ from seqsync_dagster.engine.site import Site, Work, checked_account
 from seqsync_dagster.journal import Scope
 from seqsync_dagster.ledger import registry, rows
 from seqsync_dagster.ledger.removals import Pointer, count_due, write_removal_plan
-from seqsync_dagster.ledger.tables import StateTables, ledger_of, parent_column
+from seqsync_dagster.ledger.tables import StateTables, ledger_of, parent_column, ref_column
 from seqsync_dagster.sequence.graph import children, order
 from seqsync_dagster.warehouse.open import Room
 
@@ -29,24 +30,30 @@ class _Tally:
     rejected: dict[str, int] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
     problems: list[RowProblem] = field(default_factory=list)
+    filled: Filled = field(default_factory=Filled)
 
 
 def run_finish(
     site: Site, options: RunOptions, *, run_id: str, holder: str, log: Callable[[str], None]
 ) -> FinishReport:
-    """Delete the records whose rows left their models, children first, and only where nothing points at them; or
-    empty their fields, where the sync says `removed: clear`; or delete those that a sync of `mode: delete` names.
+    """Fill in the references that rows went without; then delete the records whose rows left their models, children
+    first, and only where nothing points at them; or empty their fields, where the sync says `removed: clear`; or
+    delete those that a sync of `mode: delete` names.
 
     Raises a subclass of `SeqsyncError` for what stopped it; what was deleted by then is settled or recovered later.
     """
     if options.partial:
-        text = "nothing removed: the run was for some rows only."
+        text = "nothing filled in and nothing removed: the run was for some rows only."
         return FinishReport(site.sequence.name, {}, {}, {}, (), text, 0, 0, 0.0)
     if finish_at_rest(site):
         return FinishReport(site.sequence.name, {}, {}, {}, (), "nothing to remove.", 0, 0, 0.0)
     began = time.monotonic()
     calls = replace(site.destination.calls, by_kind={})
     tally = _Tally()
+    # First: a record that another one pointed at until now may be one to be removed.
+    for name in order(site.sequence):
+        if site.sequence.sync(name).filled_later():
+            fill_references(site, name, options, run_id, holder, log, tally.filled)
     for name in reversed(order(site.sequence)):
         if site.sequence.sync(name).removes:
             _remove(site, name, options, run_id, holder, log, tally)
@@ -60,6 +67,7 @@ def run_finish(
         text += f", {rejected} removals refused"
     if kept:
         text += f", {kept} removals wait because a record still points at them"
+    text = "; ".join(filter(None, [tally.filled.summary(), text]))
     return FinishReport(
         sequence=site.sequence.name,
         removed=tally.removed,
@@ -70,6 +78,12 @@ def run_finish(
         api_calls=site.destination.calls.total - calls.total,
         row_bearing_calls=site.destination.calls.row_bearing - calls.row_bearing,
         seconds=time.monotonic() - began,
+        referenced=tally.filled.filled,
+        references_rejected=tally.filled.rejected,
+        references_held=tally.filled.held,
+        references_waiting=tally.filled.waiting,
+        reference_problems=tuple(tally.filled.problems),
+        references_over_limit=tuple(tally.filled.over_limit),
     )
 
 
@@ -149,6 +163,7 @@ def _pointers(site: Site, room: Room, pointing: Mapping[str, list[str]]) -> list
             # A lookup that the child has not run with yet points at nothing.
             present = registry.columns_of(room.connection, ledger)
             known = [f for f in fields if parent_column(f) in present]
+            later = site.sequence.sync(child).filled_later()
             if known:
-                found.append(Pointer(ledger, known))
+                found.append(Pointer(ledger, known, [f for f in known if f in later and ref_column(f) in present]))
     return found

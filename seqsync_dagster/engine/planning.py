@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from seqsync_dagster.engine.actions import record_actions
 from seqsync_dagster.engine.comparing import Against, Comparison, compare
 from seqsync_dagster.engine.existing import Search, find_existing, note_shared
 from seqsync_dagster.engine.guard import PlannedChange
@@ -23,8 +24,11 @@ from seqsync_dagster.engine.site import Work, checked_account
 from seqsync_dagster.errors import LedgerLost, StateError
 from seqsync_dagster.ledger import registry
 from seqsync_dagster.ledger import tables as t
+from seqsync_dagster.ledger.actions import write_asked
+from seqsync_dagster.ledger.deferred import count_lacking, count_unfilled
 from seqsync_dagster.ledger.delta import delta_table, lookup_values, temporary
 from seqsync_dagster.ledger.fingerprint import OUT_OF_STEP, Model, mapping_digest, policy_digest
+from seqsync_dagster.ledger.levels import own_lookups
 from seqsync_dagster.ledger.mapping_change import remembered_mapping, remembered_types, what_changed
 from seqsync_dagster.ledger.plan import (
     FOUND,
@@ -156,17 +160,27 @@ def _plan(
     connection.commit()
     parents = {p: _parent(work, room, p) for p in sync.parents() if p != sync.name}
     ledgers = {p: _ledger(work, room, p) for p in parents}
-    arrivals = {p: r.arrivals for p, r in parents.items() if r is not None}
-    if sync.name in sync.parents():
+    waited_for = sync.waits_for()
+    arrivals = {p: r.arrivals for p, r in parents.items() if r is not None and p in waited_for}
+    if own_lookups(sync):
         arrivals[sync.name] = known.arrivals if known is not None else 0
     stale = 0
-    if known is not None and dict(known.parent_arrivals) != arrivals and sync.mode != "insert":
+    # The policy says what finish looks after: a lookup that is deferred no more is this step's again.
+    judged_alike = known is not None and known.policy_digest == policy_digest(sync)
+    if known is not None and sync.mode != "insert" and (dict(known.parent_arrivals) != arrivals or not judged_alike):
         stale = make_stale_due(connection, tables, sync, ledgers)
         connection.commit()
     reason = _resync_reason(work, room, tables, known, model.types)
     full = reason is not None
     first = known is None or known.mapping_digest is None or not _fingerprints(connection, tables)
+    if work.options.actions_on(sync.name):
+        record_actions(work, connection, tables, model, case_sensitive)
     cases = {sync.name: case_sensitive, **{p: r.case_sensitive for p, r in parents.items() if r}}
+    for unknown in (p for p, r in parents.items() if p not in waited_for and (r is None or r.org_id is None)):
+        # Its keys are written down now, and finish compares them with those of the parent's ledger to be.
+        other = work.site.sequence.sync(unknown)
+        found = work.site.destination.describe(other.object).fields.get(other.match or "")
+        cases[unknown] = found is not None and found.case_sensitive
     against = Against(tables, known, digest, cases, arrivals, full, stale > 0 or for_review)
     # Where the differences are the whole model, there is little to join them to, and sending them takes far longer.
     whole = full or first
@@ -180,11 +194,14 @@ def _plan(
     elif compared.unchanged:
         room.release_model()
         assert known is not None and compared.rows is not None
-        return replace(_unchanged(known, mapped, compared.rows), arrivals=arrivals)
+        unfilled = _unfilled(connection, tables, sync, ledgers)
+        connection.commit()
+        return replace(_unchanged(known, mapped, compared.rows, unfilled), arrivals=arrivals)
     search = Search(work, room, tables, known, mapped, case_sensitive, model)
     economically(lambda: note_shared(search))
     room.release_model()
     _find_records(work, room, tables, known, mapped)
+    write_asked(connection, tables, *names)
     request = PlanRequest(
         sync=sync,
         tables=tables,
@@ -216,12 +233,14 @@ def _plan(
         write_plan(room, request, prepared)
         values = {"plan_run_id": work.run_id, "plan_spec": spec, **(meaning if first else {})}
         registry.update(connection, tables, *names, **values)
-        counted = _count(connection, tables, work, compared)
+        counts, change = _count(connection, tables, work, compared)
+        lacking = count_lacking(connection, tables)
+        counts = replace(counts, references_due=lacking + _unfilled(connection, tables, sync, ledgers))
         name = plan_id(connection, tables, digest)
         if reviewed is not None:
             check_same(connection, tables, sync, reviewed, digest)
         connection.commit()
-        return *counted, name
+        return counts, change, name
 
     counts, change, name = economically(write)
     work.site.journal.planned(work.lease, work.run_id, name)
@@ -280,18 +299,32 @@ def _resync_reason(
     return None
 
 
-def _unchanged(known: Registered, mapped: Mapped, rows: int) -> Planned:
+def _unfilled(
+    connection: sa.Connection, tables: StateTables, sync: SyncSpec, ledgers: Mapping[str, sa.TableClause | None]
+) -> int:
+    """Records with a deferred reference that finish has still to fill in."""
+    deferred = {f: m.parent for f, m in sync.parent_lookups().items() if m.deferred}
+    if not deferred:
+        return 0
+    parents = {f: tables.ledger if p == sync.name else ledgers.get(p) for f, p in deferred.items()}
+    return count_unfilled(connection, tables, sync, parents)
+
+
+def _unchanged(known: Registered, mapped: Mapped, rows: int, unfilled: int) -> Planned:
     last = known.last_counts
     counts = Counts(
         model=rows,
+        references_due=unfilled,
         waiting=last.get("waiting", 0) + last.get("rejected", 0),
         held_pending=last.get("held_pending", 0),
         held_missing=last.get("held_missing", 0),
         kept=last.get("kept", 0),
         invalid_null=last.get("invalid_null", 0),
         invalid_duplicate=last.get("invalid_duplicate", 0),
+        skipped=last.get("skipped", 0),
     )
-    counts = replace(counts, unchanged=rows - counts.waiting - counts.held - counts.invalid - counts.kept)
+    waiting = counts.waiting + counts.held + counts.invalid + counts.kept + counts.skipped
+    counts = replace(counts, unchanged=rows - waiting)
     return Planned("-", counts, PlannedChange(0, 0, 0), None, known, mapped, {}, nothing_to_do=True)
 
 
@@ -326,6 +359,7 @@ def _find_records(work: Work, room: Room, tables: StateTables, known: Registered
             sa.cast(sa.null(), sa.Text).label("value"),
             sa.cast(sa.null(), sa.Text).label("dest_id"),
             sa.cast(sa.null(), sa.Integer).label("matches"),
+            sa.cast(sa.null(), sa.Text).label("unusable"),
         ).where(sa.false()),
     )
     for field, lookup in shape.lookups.items():
@@ -361,11 +395,12 @@ def _find(
     by: str,
     values: pa.Array,
 ) -> None:
+    filling = None if field == OWN_RECORD else (work.sync.object, field)
     if not len(values):
         return
     checked_account(work, known)
     check_mapping(work.site.destination, mapped)
-    for table in _distinct_records(work.site.destination.find(object, by, values)):
+    for table in _distinct_records(work.site.destination.find(object, by, values, filling=filling)):
         room.load(found_table(), table.append_column("field", pa.array([field] * table.num_rows, pa.string())))
 
 
@@ -373,18 +408,34 @@ def _distinct_records(found: Iterator[pa.Table]) -> Iterator[pa.Table]:
     tables = [t_ for t_ in found if t_.num_rows]
     if not tables:
         return
-    records = pa.concat_tables(tables)
+    records = pa.concat_tables(tables, promote_options="default")
     value = pc.utf8_lower(pc.utf8_trim_whitespace(records["value"].cast(pa.string())))
-    pairs = pa.table({"value": value, "dest_id": records["dest_id"].cast(pa.string())})
-    distinct = pairs.group_by(["value", "dest_id"]).aggregate([])
+    nothing = pa.nulls(records.num_rows, pa.string())
+    why = records["unusable"].cast(pa.string()) if "unusable" in records.column_names else nothing
+    pairs = pa.table({"value": value, "dest_id": records["dest_id"].cast(pa.string()), "unusable": why})
+    usable = pairs.filter(pc.is_null(pairs["unusable"])).select(["value", "dest_id"])
+    distinct = usable.group_by(["value", "dest_id"]).aggregate([])
     counted = distinct.group_by("value").aggregate([("dest_id", "min"), ("dest_id", "count")])
     yield pa.table(
         {
             "value": counted["value"],
             "dest_id": counted["dest_id_min"],
             "matches": counted["dest_id_count"].cast(pa.int32()),
+            "unusable": pa.nulls(counted.num_rows, pa.string()),
         }
     )
+    # Told only where no other record could be taken instead.
+    rest = pairs.filter(pc.invert(pc.is_in(pairs["value"], value_set=counted["value"].combine_chunks())))
+    told = rest.group_by("value").aggregate([("unusable", "min")])
+    if told.num_rows:
+        yield pa.table(
+            {
+                "value": told["value"],
+                "dest_id": pa.nulls(told.num_rows, pa.string()),
+                "matches": pa.array([0] * told.num_rows, pa.int32()),
+                "unusable": told["unusable_min"],
+            }
+        )
 
 
 def _count(
@@ -435,6 +486,7 @@ def _count(
         refused=of(t.REFUSED),
         refused_again=again,
         waiting=of(t.WAITING),
+        skipped=of(t.SKIPPED),
         held_pending=of(t.HELD_PENDING),
         held_missing=of(t.HELD_MISSING),
         invalid_null=of(t.INVALID_NULL),

@@ -7,7 +7,7 @@ says row by row; where a type makes that likely, it is told as a risk.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal, InvalidOperation
@@ -98,6 +98,8 @@ def check_mapping(destination: Destination, mapped: Mapped) -> list[str]:
                     shown = "***" if sync.is_sensitive(name) else repr(mapping.constant)
                     found.problems.append(f"{_shown(info, field)} cannot take the constant {shown}: {wrong}")
             case ParentLookup():
+                if mapping.deferred:
+                    found.problems += _not_deferrable(info, field, mapped)
                 target = mapped.sequence.sync(mapping.parent).object
                 found.problems += _target_problems(info, field, target, f"sync {mapping.parent!r} writes {target}")
             case RecordLookup():
@@ -118,6 +120,31 @@ def check_mapping(destination: Destination, mapped: Mapped) -> list[str]:
             f"{also if found.risks else ''}"
         )
     return found.risks
+
+
+def check_references(destination: Destination, sequence: SequenceSpec, sync: SyncSpec, fields: Iterable[str]) -> None:
+    """Compare the reference fields that `finish` is about to fill in with the destination's description.
+
+    Raises one `ConfigurationError` that names every problem, and `DestinationRefused` for an unknown object.
+    """
+    info, lookups = destination.describe(sync.object), sync.parent_lookups()
+    mapped = Mapped(sequence, sync, {}, frozenset({"update"}), {})
+    problems = [p for p in _object_problems(info, mapped) if sync.removed != "delete" or "deleted" not in p]
+    for name in fields:
+        field = info.fields.get(name)
+        if field is None:
+            problems.append(_no_field(info, name))
+        elif (unwritable := _unwritable(info, field, mapped)) is not None:
+            problems.append(unwritable)
+        else:
+            target = sequence.sync(lookups[name].parent).object
+            problems += _target_problems(info, field, target, f"sync {lookups[name].parent!r} writes {target}")
+    if problems:
+        listed = "\n".join(f"  - {p}" for p in problems)
+        raise ConfigurationError(
+            f"sync {sync.name}: the references that finish fills in do not fit {sync.object} in the destination. "
+            f"Nothing was sent.\n{listed}"
+        )
 
 
 def match_field(destination: Destination, sync: SyncSpec) -> FieldInfo:
@@ -209,6 +236,20 @@ def _unwritable(info: ObjectInfo, field: FieldInfo, mapped: Mapped) -> str | Non
             "there (a master-detail field: allow reparenting)"
         )
     return None
+
+
+def _not_deferrable(info: ObjectInfo, field: FieldInfo, mapped: Mapped) -> Iterator[str]:
+    out = "Take deferred: true off it"
+    if field.required and mapped.sync.mode == "upsert":
+        yield (
+            f"{info.name}.{field.name} cannot be deferred: {info.name} requires it when a record is created. {out}, "
+            "or let the field be empty there"
+        )
+    if not field.updatable:
+        yield (
+            f"{info.name}.{field.name} cannot be deferred: it can only be set when a record is created. {out}, or let "
+            "it be changed there (a master-detail field: allow reparenting)"
+        )
 
 
 def _lacking(info: ObjectInfo, sync: SyncSpec) -> Iterator[str]:

@@ -43,6 +43,7 @@ def _recover_run(work: Work, room: Room, run: OpenRun) -> None:
         # The plan is brought to its end as the sync it was made for, whatever the YAML says by now.
         work = replace(work, sync=SyncSpec.model_validate_json(known.plan_spec))
         tables = work.tables(room.schema)
+    registry.add_plan_columns(room.connection, tables)
     if not run.sends:
         discard_plan(work, room, tables)
         return
@@ -61,9 +62,16 @@ def _recover_run(work: Work, room: Room, run: OpenRun) -> None:
     work.log(f"run {run.run_id} was interrupted; {settled} outcomes of it are settled now, the rest is due again")
 
 
+def _lacking(send: OpenSend) -> list[str]:
+    """The fields that its rows went without."""
+    fields = send.request.get("lacking", [])
+    return [str(f) for f in fields] if isinstance(fields, list) else []
+
+
 def _resume(work: Work, room: Room, tables: StateTables, run_id: str, send: OpenSend) -> None:
     operation = str(send.request["operation"])
-    request = request_of(work.sync, operation, send.last_seq - send.first_seq + 1)
+    rows_in_flight = send.last_seq - send.first_seq + 1
+    request = request_of(work.sync, operation, rows_in_flight, _lacking(send))
 
     def rows() -> Iterator[pd.DataFrame]:
         yield from frames(work, room, tables, operation, send.first_seq, send.last_seq)

@@ -44,6 +44,8 @@ class Counts:
     """Of these, rows refused before with the very same values."""
     waiting: int = 0
     """Rows refused earlier that wait for a change of theirs or for their next try."""
+    skipped: int = 0
+    """Rows that an operator has skipped."""
     held_pending: int = 0
     """Rows held because their parent is known but has no destination id yet."""
     held_missing: int = 0
@@ -54,6 +56,8 @@ class Counts:
     """Rows that share their key with another row, never sent."""
     removals_due: int = 0
     """Records to be deleted, or emptied, by `finish`."""
+    references_due: int = 0
+    """Records with a reference that `finish` has still to fill in: deferred ones, and where a loop was broken."""
     removals_kept: int = 0
     """Rows that left the model while `removed: keep` leaves their records alone."""
 
@@ -79,7 +83,7 @@ class RowProblem:
 
     key: str
     status: str
-    """``rejected``, ``held``, ``invalid``, ``waiting`` or ``kept``."""
+    """``rejected``, ``held``, ``invalid``, ``waiting``, ``kept`` or ``skipped``."""
     code: str
     message: str
     values: Mapping[str, str] = field(default_factory=dict)
@@ -186,7 +190,7 @@ class PlanReport:
 
 @dataclass(frozen=True)
 class FinishReport:
-    """What `finish` did: removals, per sync in the order they were sent.
+    """What `finish` did: references filled in and removals, per sync in the order they were sent.
 
     With `removed: clear` a record is removed when its fields are empty.
     """
@@ -197,10 +201,23 @@ class FinishReport:
     kept_for_children: Mapping[str, int]
     """Removals that wait because a child's record still points at them."""
     problems: tuple[RowProblem, ...]
+    """The first removals that were not acknowledged, at most 100 per round."""
     summary: str
     api_calls: int
     row_bearing_calls: int
     seconds: float
+    referenced: Mapping[str, int] = field(default_factory=dict)
+    """Records whose references were filled in."""
+    references_rejected: Mapping[str, int] = field(default_factory=dict)
+    """Records whose references the destination refused, or that have no parent while `if_missing: reject`."""
+    references_held: Mapping[str, int] = field(default_factory=dict)
+    """References that wait for their parent to get a record."""
+    references_waiting: Mapping[str, int] = field(default_factory=dict)
+    """Records whose references were refused earlier and wait for their next try."""
+    reference_problems: tuple[RowProblem, ...] = ()
+    """The first references that were not acknowledged, at most 100 of each sync."""
+    references_over_limit: tuple[str, ...] = ()
+    """Syncs of whose references too many were refused: the run must be red."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def at_rest(site: Site, sync_name: str, build: str | None, options: RunOptions) 
         return None
     if rest.due_at is not None and rest.due_at <= now:
         return None
-    there = {p: rests[p].arrivals if p in rests else None for p in sync.parents()}
+    there = {p: rests[p].arrivals if p in rests else None for p in rest.parents}
     if there != dict(rest.parents) or not site.warehouse.may_hold(sequence.name, sync_name):
         return None
     counts = Counts(**rest.counts)
@@ -105,15 +105,17 @@ def note_rest(work: Work, room: Room, build: str | None, planned: Planned, count
         due_at=due,
         arrivals=known.arrivals,
         parents=planned.arrivals,
-        finish_due=_finish_due(connection, tables),
+        finish_due=_finish_due(work, connection, tables, counts),
         counts=_resting(counts),
     )
     connection.rollback()
     work.site.journal.rests_of(work.site.sequence.name).note(work.sync.name, rest)
 
 
-def _finish_due(connection: sa.Connection, tables: StateTables) -> bool:
-    return count_due(connection, tables) > 0
+def _finish_due(work: Work, connection: sa.Connection, tables: StateTables, counts: Counts) -> bool:
+    # The parent of a deferred lookup may get another id at any time, and this sync does not wait for it.
+    deferred = any(m.deferred for m in work.sync.parent_lookups().values())
+    return deferred or counts.references_due > 0 or count_due(connection, tables) > 0
 
 
 def _awaited(connection: sa.Connection, tables: StateTables) -> bool:
@@ -134,8 +136,12 @@ def _resting(counts: Counts) -> Mapping[str, int]:
         held_missing=counts.held_missing,
         invalid_null=counts.invalid_null,
         invalid_duplicate=counts.invalid_duplicate,
+        kept=counts.kept,
+        skipped=counts.skipped,
+        references_due=counts.references_due,
     )
-    return asdict(replace(after, unchanged=after.model - after.waiting - after.held - after.invalid))
+    waiting = after.waiting + after.held + after.invalid + after.kept + after.skipped
+    return asdict(replace(after, unchanged=after.model - waiting))
 
 
 def _digest(site: Site) -> str:

@@ -72,8 +72,9 @@ def review_sync(
                 f"sync {sync_name}: an earlier run was cut short, and what became of its rows is not settled yet, so "
                 "that no plan holds. Run the sync, which settles it first; then plan again."
             )
-        parents = [p for p in sync.parents() if p != sync_name]
-        with site.warehouse.open(site.sequence.name, sync_name, others=parents, model=True) as room:
+        parents = sync.waits_for()
+        glances = [p for p in sync.parents() if p not in (sync_name, *parents)]
+        with site.warehouse.open(site.sequence.name, sync_name, others=parents, glances=glances, model=True) as room:
             try:
                 planned = plan(work, room, source, remembered, for_review=True)
                 work = replace(work, raised_epoch=planned.epoch)

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from seqsync_dagster.destinations.protocol import CallCount
+from seqsync_dagster.engine.actions import check_action_syncs
 from seqsync_dagster.engine.apply import apply, stage_outcomes
 from seqsync_dagster.engine.guard import check_guards
 from seqsync_dagster.engine.options import RunOptions
@@ -60,6 +61,7 @@ def run_sync(
     """
     began = time.monotonic()
     sync = site.sequence.sync(sync_name)
+    check_action_syncs(site.sequence, options)
     calls = replace(site.destination.calls, by_kind={})
     with site.journal.acquire(Scope(site.sequence.name, sync_name), holder) as lease:
         work = Work(site, sync, options, f"{run_id}.{uuid.uuid4().hex[:8]}", holder, lease, log)
@@ -69,8 +71,10 @@ def run_sync(
             return rested
         forget_rest(site, sync_name)
         recover(work)
-        others = [p for p in sync.parents() if p != sync_name]
-        with site.warehouse.open(site.sequence.name, sync_name, others=others, model=True) as room:
+        others = sync.waits_for()
+        # The parent of a deferred lookup may run at the same time; finish sees to what is missed.
+        glances = [p for p in sync.parents() if p not in (sync_name, *others)]
+        with site.warehouse.open(site.sequence.name, sync_name, others=others, glances=glances, model=True) as room:
             reviewed = None
             if options.plan_id is not None:
                 work, reviewed = find_reviewed(work, room)
@@ -194,6 +198,7 @@ def _intent(name: str, planned: Planned) -> str:
     why = f" ({planned.resync_reason})" if planned.resync_reason else ""
     return (
         f"{name}: plan {planned.plan_id}: {c.planned} rows to send{why}, {_as_is(c)}{c.removals_due} removals due, "
+        f"{f'{c.references_due} references for finish to fill in, ' if c.references_due else ''}"
         f"{c.held} held, {c.invalid} invalid, {c.unchanged} unchanged"
     )
 

@@ -148,7 +148,12 @@ def _payload(
             )
             for f, m_ in shape.parents.items()
         ],
-        *[sa.func.lower(trimmed(texts[m_.from_])).label(lookup_column(f)) for f, m_ in shape.lookups.items()],
+        *[
+            sa.func.lower(trimmed(texts[m_.from_] if m_.from_ is not None else sa.literal(m_.value))).label(
+                lookup_column(f)
+            )
+            for f, m_ in shape.lookups.items()
+        ],
     )
 
 

@@ -24,7 +24,7 @@ _RECORDS = "seqsync_records"
 _DRIFTED = "seqsync_drifted"
 
 #: States of rows whose record is ours to watch. What left its model is not.
-_WATCHED = (t.ACKNOWLEDGED, t.REJECTED, t.HELD)
+_WATCHED = (t.ACKNOWLEDGED, t.REJECTED, t.HELD, t.SKIPPED)
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,10 @@ def mapping_content(sync: SyncSpec, types: Mapping[str, str]) -> dict[str, Any]:
         },
         "constants": {f: m.constant for f, m in shape.constants.items()},
         "parents": {f: [m.parent, m.from_, m.nulls] for f, m in shape.parents.items()},
-        "lookups": {f: [m.lookup, m.by, m.from_, m.nulls] for f, m in shape.lookups.items()},
+        "lookups": {
+            f: [m.lookup, m.by, m.from_, m.nulls, *([] if m.value is None else [m.value])]
+            for f, m in shape.lookups.items()
+        },
         "types": {c: type_that_counts(types[c]) for c in names},
         # Left out where it decides nothing, so that the digests of such mappings stay what they were.
         **({"zone": zone} if zone else {}),
@@ -107,9 +110,11 @@ def policy_digest(sync: SyncSpec) -> str:
     """Changes when rows that wait or left would be judged differently, though none would be sent differently."""
     missing = {f: m.if_missing for f, m in sync.mappings() if isinstance(m, ParentLookup | RecordLookup)}
     content: list[Any] = [sync.mode, sync.removed, sync.delete_adopted, missing]
+    # Only what is not the default, so that ledgers of releases that did not know it stay what they are.
     if sync.on_gone != "report":
-        # Only what is not the default, so that ledgers of releases that did not know it stay what they are.
         content.append(sync.on_gone)
+    if deferred := sorted(f for f, m in sync.parent_lookups().items() if m.deferred):
+        content.append(deferred)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

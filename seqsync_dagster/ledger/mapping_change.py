@@ -24,6 +24,7 @@ def remembered_mapping(sync: SyncSpec, types: Mapping[str, str]) -> str:
     """
     content = mapping_content(sync, types)
     content["constants"] = {f: _digest(value) for f, value in content["constants"].items()}
+    content["lookups"] = {f: [*found[:4], *map(_digest, found[4:])] for f, found in content["lookups"].items()}
     content["digest"] = mapping_digest(sync, types)
     return json.dumps(content, sort_keys=True)
 
@@ -31,6 +32,14 @@ def remembered_mapping(sync: SyncSpec, types: Mapping[str, str]) -> str:
 def remembered_types(mapping: str | None, digest: str | None) -> dict[str, str]:
     """Column -> type as they were when the model was last sent; empty when that is not known."""
     return dict((_read(mapping, digest) or {}).get("types", {}))
+
+
+def same_parent(mapping: str | None, sync: SyncSpec, field: str) -> bool:
+    """Whether the ledger's keys of a lookup's parents are those of the parent that the YAML names now."""
+    if mapping is None:
+        return True
+    lookup = sync.parent_lookups()[field]
+    return list(json.loads(mapping).get("parents", {}).get(field, ()))[:2] == [lookup.parent, list(lookup.from_)]
 
 
 def sent_by_another(mapping: str | None, digest: str | None, sync: SyncSpec) -> bool:
@@ -94,8 +103,9 @@ def _fields(content: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, str]]]
         yield field, (digest, "a constant")
     for field, (parent, columns, nulls) in content["parents"].items():
         yield field, ([parent, columns, nulls], f"parent {parent!r} by {', '.join(columns)}{_nulls(nulls)}")
-    for field, (lookup, by, column, nulls) in content["lookups"].items():
-        yield field, ([lookup, by, column, nulls], f"{lookup} by {by} = {column}{_nulls(nulls)}")
+    for field, (lookup, by, column, nulls, *value) in content["lookups"].items():
+        source = "a constant" if value else column
+        yield field, ([lookup, by, column, nulls, *value], f"{lookup} by {by} = {source}{_nulls(nulls)}")
 
 
 def _nulls(nulls: str) -> str:

@@ -15,14 +15,17 @@ from typing import Any
 import sqlalchemy as sa
 
 from seqsync_dagster.ledger import tables as t
+from seqsync_dagster.ledger.actions import asked_table, released, skipped
+from seqsync_dagster.ledger.deferred import lacking_of_deferred
 from seqsync_dagster.ledger.delta import delta_table, temporary
-from seqsync_dagster.ledger.levels import LEVELS, write_levels
+from seqsync_dagster.ledger.levels import LEVELS, own_lookups, write_levels
 from seqsync_dagster.ledger.tables import Shape, StateTables, key_column, parent_column, ref_column, value_column
 from seqsync_dagster.sequence.spec import IfMissing, SyncSpec
 from seqsync_dagster.warehouse.hashing import row_hash
 from seqsync_dagster.warehouse.open import Parts, Room
 
-#: Temporary table of records found in the destination for lookups: field, value (canonical), dest_id, matches.
+#: Temporary table of records found in the destination for lookups: field, value (canonical), dest_id, matches,
+#: and why the field cannot take the only records there are.
 FOUND = "seqsync_found"
 #: Field name under which FOUND holds a sync's own records, for mode update.
 OWN_RECORD = "(match)"
@@ -65,6 +68,7 @@ def found_table() -> sa.TableClause:
         sa.column("value", sa.Text),
         sa.column("dest_id", sa.Text),
         sa.column("matches", sa.Integer),
+        sa.column("unusable", sa.Text),
     )
 
 
@@ -111,6 +115,8 @@ class _Reference:
     message: sa.ColumnElement[str]
     code: str = "PARENT_MISSING"
     blocked_by: sa.ColumnElement[Any] | None = None
+    unusable: sa.ColumnElement[Any] | None = None
+    """What is said of a record that is there and that the field cannot take; null where it can."""
 
 
 def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
@@ -118,10 +124,15 @@ def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
     d = delta_table(shape)
     ledger = request.tables.ledger.alias("own")
     joined: sa.FromClause = d.outerjoin(ledger, ledger.c.match_key == d.c.match_key)
+    asked = asked_table()
+    joined = joined.outerjoin(asked, asked.c.match_key == d.c.match_key)
     found = found_table()
     references: list[_Reference] = []
     for n, (field, mapping) in enumerate(shape.parents.items()):
-        reference, joined = _parent(connection, request, joined, d, n, field, mapping.parent, mapping.if_missing)
+        if mapping.deferred:
+            reference, joined = _deferred(request, joined, d, n, field, mapping.parent)
+        else:
+            reference, joined = _parent(connection, request, joined, d, n, field, mapping.parent, mapping.if_missing)
         references.append(reference)
     for n, (field, lookup) in enumerate(shape.lookups.items()):
         f = found.alias(f"found{n}")
@@ -142,6 +153,10 @@ def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
                 .concat(f" {lookup.lookup} with {lookup.by} ")
                 .concat(value),
                 "LOOKUP_MISSING",
+                unusable=sa.literal(f"{field}: the {lookup.lookup} with {lookup.by} ")
+                .concat(value)
+                .concat(" ")
+                .concat(f.c.unusable),
             )
         )
     dest_id: sa.ColumnElement[Any] = ledger.c.dest_id
@@ -170,7 +185,7 @@ def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
     temporary(connection, _TWINS, shared)
     twin = sa.table(_TWINS, sa.column("match_key", sa.Text))
     joined = joined.outerjoin(twin, twin.c.match_key == d.c.match_key)
-    verdicts = _verdicts(request, d, ledger, references, no_record, matched_by_another)
+    verdicts = _verdicts(request, d, ledger, references, no_record, matched_by_another, asked)
     if sync.mode == "delete":
         verdicts += _of_deletion(request, no_record, ambiguous)
     operation: sa.ColumnElement[Any] = sa.case((dest_id.is_not(None), t.UPDATE), else_=t.CREATE)
@@ -273,6 +288,21 @@ def _parent(
     return _Reference(field, key, ledger.c.dest_id, missing, known, if_missing, message, blocked_by=blocked), joined
 
 
+def _deferred(
+    request: PlanRequest, joined: sa.FromClause, d: sa.TableClause, n: int, field: str, parent: str
+) -> tuple[_Reference, sa.FromClause]:
+    """A lookup that no row waits for: the parent's id where it is known, judged by finish where it is not."""
+    key = d.c[parent_column(field)]
+    table = request.tables.ledger if parent == request.sync.name else request.parent_ledgers.get(parent)
+    dest_id: sa.ColumnElement[Any] = sa.cast(sa.null(), sa.Text)
+    if table is not None:
+        ledger = table.alias(f"parent{n}")
+        joined = joined.outerjoin(ledger, ledger.c.match_key == key)
+        dest_id = ledger.c.dest_id
+    never = sa.false()
+    return _Reference(field, key, dest_id, never, never, "send_empty", sa.literal("")), joined
+
+
 _Verdict = tuple[sa.ColumnElement[bool], str, str, Any]
 
 
@@ -283,6 +313,7 @@ def _verdicts(
     references: list[_Reference],
     no_record: sa.ColumnElement[bool],
     matched_by_another: sa.ColumnElement[bool] | None,
+    asked: sa.TableClause,
 ) -> list[_Verdict]:
     # The first that applies counts, so the order is from what can never be sent to what may be sent later.
     verdicts: list[_Verdict] = [
@@ -292,6 +323,8 @@ def _verdicts(
     if inserts or (request.named and not request.resync):
         same = sa.and_(ledger.c.state == t.ACKNOWLEDGED, ledger.c.fingerprint == d.c.fingerprint)
         verdicts.append((same, t.UNCHANGED, "", ""))
+    verdicts.append((skipped(asked, d.c.fingerprint), t.SKIPPED, "SKIPPED", asked.c.told))
+    waits = sa.not_(released(asked, ledger))
     if matched_by_another is not None:
         verdicts.append((matched_by_another, t.INVALID_DUPLICATE, "DUPLICATE_KEY", _DUPLICATE))
     if inserts:
@@ -299,6 +332,8 @@ def _verdicts(
     if request.sync.once_at_most and not request.named:
         verdicts.append((ledger.c.state == t.UNRESOLVED, t.WAITING, "UNRESOLVED", _UNRESOLVED))
     for r in references:
+        if r.unusable is not None:
+            verdicts.append((r.unusable.is_not(None), t.REFUSED, "LOOKUP_UNUSABLE", r.unusable))
         if r.if_missing == "hold":
             verdicts.append((sa.and_(r.missing, r.pending), t.HELD_PENDING, "PARENT_PENDING", r.message))
             verdicts.append((r.missing, t.HELD_MISSING, r.code, r.message))
@@ -320,11 +355,11 @@ def _verdicts(
         lost = sa.literal("its record ").concat(sa.func.coalesce(ledger.c.gone_id, ""))
         lost = lost.concat(" is gone in the destination, and no other has this key; name the row in only_keys ")
         lost = lost.concat("to have it created again. ").concat(before)
-        verdicts.append((ledger.c.state == t.GONE, t.WAITING, "GONE", lost))
-        tried = sa.and_(ledger.c.state == t.REJECTED, ledger.c.tried_fingerprint == d.c.fingerprint)
+        verdicts.append((sa.and_(waits, ledger.c.state == t.GONE), t.WAITING, "GONE", lost))
+        tried = sa.and_(waits, ledger.c.state == t.REJECTED, ledger.c.tried_fingerprint == d.c.fingerprint)
         if not request.full:
             given_up = sa.literal("refused ").concat(sa.cast(ledger.c.attempts, sa.Text)).concat(" times; ")
-            given_up = given_up.concat("change the row, or name it in only_keys, to have it tried again. ")
+            given_up = given_up.concat("change the row, or requeue it, to have it tried again. ")
             verdicts.append(
                 (sa.and_(tried, ledger.c.retry_at.is_(None)), t.WAITING, "QUARANTINED", given_up.concat(before))
             )
@@ -359,28 +394,40 @@ def _numbered(room: Room, request: PlanRequest) -> Parts:
         *[sa.column(parent_column(f)) for f in shape.parents],
         *[sa.column(ref_column(f)) for f in (*shape.parents, *shape.lookups)],
     )
+    lacking = lacking_of_deferred(shape, judged)
     goes: sa.ColumnElement[bool] = judged.c.status == t.SEND
     level: sa.ColumnElement[Any] = sa.literal_column("0")
     placed: sa.FromClause = judged
-    own = [f for f, m in shape.parents.items() if m.parent == request.sync.name]
+    own = list(own_lookups(request.sync))
     if own:
-        levels = sa.table(LEVELS, sa.column("match_key", sa.Text), sa.column("level", sa.Integer))
+        levels = sa.table(
+            LEVELS, sa.column("match_key", sa.Text), sa.column("level", sa.Integer), sa.column("lacking", sa.Text)
+        )
         placed = judged.join(levels, levels.c.match_key == judged.c.match_key)
         level = levels.c.level
+        lacking = lacking.concat(sa.func.coalesce(levels.c.lacking, ""))
     # Rows of one parent go together: batches that share a parent would fight for its lock.
-    order = [level, judged.c.operation, *[judged.c[parent_column(f)] for f in shape.parents], judged.c.match_key]
+    together = [judged.c[parent_column(f)] for f in shape.parents]
+    order = [level, judged.c.operation, *([lacking] if request.sync.filled_later() else []), *together]
+    order.append(judged.c.match_key)
     number = sa.func.row_number().over(order_by=order)
-    numbered = sa.select(judged.c.match_key, level.label("level"), number.label("seq"))
+    numbered = sa.select(
+        judged.c.match_key,
+        level.label("level"),
+        sa.func.nullif(lacking, "", type_=sa.Text).label("lacking"),
+        number.label("seq"),
+    )
     temporary(connection, _NUMBERS, numbered.select_from(placed).where(goes))
     numbers = sa.table(
         _NUMBERS,
         sa.column("match_key", sa.Text),
         sa.column("level", sa.Integer),
+        sa.column("lacking", sa.Text),
         sa.column("seq", sa.BigInteger),
     )
     # Only rows of a hierarchy can be without a number, and then no level was found for them.
     unplaced = sa.and_(goes, numbers.c.seq.is_(None))
-    no_level = f"{''.join(own[:1])}: the parent row is itself held, invalid or refused, or the parents form a loop"
+    no_level = f"{''.join(own[:1])}: the parent row is itself held, invalid, refused or skipped"
     selected = sa.select(
         numbers.c.seq,
         sa.case((unplaced, t.HELD_PENDING), else_=judged.c.status).label("status"),
@@ -392,6 +439,7 @@ def _numbered(room: Room, request: PlanRequest) -> Parts:
         judged.c.dest_id,
         sa.case((unplaced, "PARENT_PENDING"), else_=judged.c.code).label("code"),
         sa.case((unplaced, no_level), else_=judged.c.message).label("message"),
+        numbers.c.lacking,
         *[judged.c[key_column(k)] for k in shape.keys],
         *[judged.c[value_column(f)] for f in shape.values],
         *[judged.c[parent_column(f)] for f in shape.parents],

@@ -22,7 +22,8 @@ def make_stale_due(
     """
     ledger = tables.ledger
     stale: list[sa.ColumnElement[bool]] = []
-    for number, (field, mapping) in enumerate(Shape.of(sync).parents.items()):
+    waited_for = {f: m for f, m in Shape.of(sync).parents.items() if not m.deferred}
+    for number, (field, mapping) in enumerate(waited_for.items()):
         table = ledger if mapping.parent == sync.name else parents.get(mapping.parent)
         if table is not None:
             parent = table.alias(f"parent{number}")

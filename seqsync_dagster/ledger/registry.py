@@ -161,6 +161,13 @@ def add_reference_columns(connection: sa.Connection, tables: StateTables, sync: 
                 )
 
 
+def add_plan_columns(connection: sa.Connection, tables: StateTables) -> None:
+    """Make room in a plan that an earlier version wrote, and did not carry out, for what this one asks of it."""
+    if "lacking" not in columns_of(connection, tables.plan):
+        connection.execute(sa.text(f'ALTER TABLE {qualified(tables.plan)} ADD COLUMN "lacking" TEXT'))
+        connection.commit()
+
+
 def columns_of(connection: sa.Connection, table: sa.TableClause) -> list[str]:
     """Names of a table's columns as they are."""
     everything = sa.select(sa.text("*")).select_from(sa.table(table.name, schema=table.schema)).limit(0)

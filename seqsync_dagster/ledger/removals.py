@@ -18,6 +18,8 @@ class Pointer:
 
     ledger: sa.TableClause
     fields: Sequence[str]
+    filled_later: Sequence[str] = ()
+    """Of these, fields that finish fills in: until it has, records hold the reference that was sent before."""
 
 
 def _pointed_at(tables: StateTables, sync: SyncSpec, pointers: Sequence[Pointer]) -> sa.ColumnElement[bool]:
@@ -27,11 +29,22 @@ def _pointed_at(tables: StateTables, sync: SyncSpec, pointers: Sequence[Pointer]
             pointer.ledger.name,
             sa.column("dest_id"),
             sa.column("match_key"),
+            sa.column("state"),
             *[sa.column(parent_column(f)) for f in pointer.fields],
+            *[sa.column(ref_column(f)) for f in pointer.filled_later],
             schema=pointer.ledger.schema,
         ).alias(f"child{n}")
-        hits = sa.or_(*[child.c[parent_column(f)] == tables.ledger.c.match_key for f in pointer.fields])
-        conditions.append(sa.exists().where(child.c.dest_id.is_not(None), hits))
+        there = child.c.dest_id.is_not(None)
+        at_once = [child.c[parent_column(f)] == tables.ledger.c.match_key for f in pointer.fields]
+        at_once = [hit for f, hit in zip(pointer.fields, at_once, strict=True) if f not in pointer.filled_later]
+        if at_once:
+            conditions.append(sa.exists().where(there, sa.or_(*at_once)))
+        for field in pointer.filled_later:
+            means = child.c[parent_column(field)] == tables.ledger.c.match_key
+            holds = child.c[ref_column(field)] == tables.ledger.c.dest_id
+            # Records that point at each other would wait for each other; this field may be empty.
+            stays = sa.and_(there, child.c.state != t.REMOVAL_DUE)
+            conditions += [sa.exists().where(stays, means), sa.exists().where(stays, holds)]
     own = [f for f, m in Shape.of(sync).parents.items() if m.parent == sync.name]
     if own:
         child = tables.ledger.alias("own_child")
@@ -84,6 +97,7 @@ def write_removal_plan(
             ledger.c.dest_id,
             sa.cast(sa.null(), sa.Text).label("code"),
             sa.cast(sa.null(), sa.Text).label("message"),
+            sa.cast(sa.null(), sa.Text).label("lacking"),
             *[ledger.c[key_column(k)] for k in shape.keys],
             *[ledger.c[c(f)] for f in shape.parents for c in (parent_column, ref_column)],
         )

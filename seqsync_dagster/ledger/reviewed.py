@@ -118,7 +118,7 @@ def _followers(
     shape, plan, going = Shape.of(sync), tables.plan, going_table(tables)
     there: list[sa.ColumnElement[bool]] = []
     for n, (field, mapping) in enumerate(shape.parents.items()):
-        if mapping.if_missing != "hold":
+        if mapping.if_missing != "hold" or mapping.deferred:
             continue
         key = plan.c[parent_column(field)]
         ledger, coming = parents.get(mapping.parent, (None, None))

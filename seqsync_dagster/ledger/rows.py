@@ -9,6 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from seqsync_dagster.ledger import tables as t
+from seqsync_dagster.ledger.deferred import due_reference
+from seqsync_dagster.ledger.levels import own_lookups
 from seqsync_dagster.ledger.tables import Shape, StateTables, parent_column, ref_column, value_column
 from seqsync_dagster.sequence.spec import SyncSpec
 
@@ -27,18 +29,20 @@ class Group:
     first_seq: int
     last_seq: int
     rows: int
+    lacking: tuple[str, ...] = ()
+    """Fields that these rows go without: what they hold in the destination stays as it is."""
 
 
 def groups(connection: sa.Connection, tables: StateTables) -> list[Group]:
     """What is to be sent, in order."""
     p = tables.plan
     rows = connection.execute(
-        sa.select(p.c.level, p.c.operation, sa.func.min(p.c.seq), sa.func.max(p.c.seq), sa.func.count())
+        sa.select(p.c.level, p.c.operation, sa.func.min(p.c.seq), sa.func.max(p.c.seq), sa.func.count(), p.c.lacking)
         .where(p.c.status == t.SEND)
-        .group_by(p.c.level, p.c.operation)
+        .group_by(p.c.level, p.c.operation, p.c.lacking)
         .order_by(sa.func.min(p.c.seq))
     )
-    return [Group(row[0], row[1], row[2], row[3], row[4]) for row in rows]
+    return [Group(r[0], r[1], r[2], r[3], r[4], tuple(filter(None, (r[5] or "").split(",")))) for r in rows]
 
 
 def page(tables: StateTables, sync: SyncSpec, operation: str, first: int, last: int) -> sa.Select[Any]:
@@ -47,9 +51,12 @@ def page(tables: StateTables, sync: SyncSpec, operation: str, first: int, last: 
     A reference to a row of the same run takes the id that row has just been
     given; a row whose parent was refused a moment ago is left out.
     """
-    shape = Shape.of(sync)
+    shape, own = Shape.of(sync), own_lookups(sync)
     p, o = tables.plan, tables.outcome
     columns: list[sa.ColumnElement[Any]] = [p.c.seq]
+    if operation == t.REFERENCE:
+        filled = [due_reference(p, f).label(f) for f in sync.filled_later()]
+        return sa.select(p.c.seq, p.c.dest_id, *filled).where(p.c.seq.between(first, last)).order_by(p.c.seq)
     source: sa.FromClause = p
     where: list[sa.ColumnElement[bool]] = [p.c.status == t.SEND, p.c.seq.between(first, last)]
     if operation != t.CREATE:
@@ -59,12 +66,12 @@ def page(tables: StateTables, sync: SyncSpec, operation: str, first: int, last: 
     elif operation != t.DELETE:
         if operation in (t.CREATE, t.LINK) and sync.match is not None:
             columns.append(p.c.match_text.label(sync.match))
-        for n, (field, mapping) in enumerate(sync.mappings()):
+        for n, (field, _) in enumerate(sync.mappings()):
             if field in shape.values:
                 columns.append(p.c[value_column(field)].label(field))
             elif field in shape.constants:
                 columns.append(sa.literal(shape.constants[field].constant).label(field))
-            elif field in shape.parents and getattr(mapping, "parent", None) == sync.name:
+            elif field in own:
                 parent, got = p.alias(f"parent{n}"), o.alias(f"given{n}")
                 source = source.outerjoin(
                     parent,
@@ -72,6 +79,8 @@ def page(tables: StateTables, sync: SyncSpec, operation: str, first: int, last: 
                         p.c[ref_column(field)].is_(None),
                         parent.c.match_key == p.c[parent_column(field)],
                         parent.c.status == t.SEND,
+                        # Where a loop is broken the parent goes later.
+                        parent.c.level < p.c.level,
                     ),
                 ).outerjoin(got, sa.and_(got.c.seq == parent.c.seq, got.c.code.is_(None)))
                 columns.append(sa.func.coalesce(p.c[ref_column(field)], got.c.dest_id).label(field))
@@ -125,12 +134,21 @@ def problem_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec,
             sa.or_(
                 refused,
                 p.c.status.in_(
-                    [t.REFUSED, t.HELD_PENDING, t.HELD_MISSING, t.INVALID_NULL, t.INVALID_DUPLICATE, t.WAITING, t.KEPT]
+                    [
+                        t.REFUSED,
+                        t.HELD_PENDING,
+                        t.HELD_MISSING,
+                        t.INVALID_NULL,
+                        t.INVALID_DUPLICATE,
+                        t.WAITING,
+                        t.KEPT,
+                        t.SKIPPED,
+                    ]
                 ),
                 sa.and_(p.c.status == t.SEND, o.c.seq.is_(None)),
             )
         )
-        .order_by(sa.case((refused, 0), else_=1), p.c.status, p.c.match_key)
+        .order_by(sa.case((refused, 0), (p.c.status == t.SKIPPED, 2), else_=1), p.c.status, p.c.match_key)
         .limit(limit)
     )
     return [dict(r) for r in connection.execute(select).mappings()]
@@ -181,8 +199,8 @@ def sensitive_values(
 
 
 def outcome_counts(connection: sa.Connection, tables: StateTables) -> dict[str, int]:
-    """Rows to be sent by what became of them: created, adopted, updated, removed, rejected, rejected_again
-    (with the same values as before), unsent."""
+    """Rows to be sent by what became of them: created, adopted, updated, referenced, removed, rejected,
+    rejected_again (with the same values as before), unsent."""
     p, o, own = tables.plan, tables.outcome, tables.ledger.alias("own")
     fate = sa.case(
         (sa.and_(p.c.status == t.SEND, o.c.seq.is_(None)), "unsent"),
@@ -192,6 +210,7 @@ def outcome_counts(connection: sa.Connection, tables: StateTables) -> dict[str, 
         ),
         (sa.and_(o.c.code.is_not(None), own.c.tried_fingerprint == p.c.fingerprint), "rejected_again"),
         (o.c.code.is_not(None), "rejected"),
+        (p.c.operation == t.REFERENCE, "referenced"),
         (p.c.operation == t.UPDATE, "updated"),
         (sa.or_(p.c.operation.in_([t.ADOPT, t.LINK]), o.c.created.is_(False)), "adopted"),
         else_="created",

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from seqsync_dagster.ledger import registry
 from seqsync_dagster.ledger import tables as t
+from seqsync_dagster.ledger.deferred import fills_references, lacks, write_filled
 from seqsync_dagster.ledger.delta import temporary
 from seqsync_dagster.ledger.mapping_change import MIXED, sent_by_another
 from seqsync_dagster.ledger.tables import Shape, StateTables, key_column, parent_column, ref_column
@@ -57,7 +58,10 @@ def settle(connection: sa.Connection, tables: StateTables, s: Settlement) -> Non
     if known is None or known.plan_run_id != s.run_id:
         connection.rollback()
         return
-    _new_rows(connection, tables, s)
+    if fills_references(connection, tables):
+        write_filled(connection, tables, s.sync, s.run_id, s.now, into=_NEW, retry_hours=_RETRY_HOURS)
+    else:
+        _new_rows(connection, tables, s)
     arrivals = _arrivals(connection, tables)
     _log(connection, tables, s)
     ledger = tables.ledger
@@ -109,7 +113,9 @@ def settle(connection: sa.Connection, tables: StateTables, s: Settlement) -> Non
 def _anything_sent(connection: sa.Connection, tables: StateTables) -> bool:
     p, o = tables.plan, tables.outcome
     taken = p.outerjoin(o, o.c.seq == p.c.seq)
-    acknowledged = sa.and_(o.c.seq.is_not(None), p.c.operation.not_in(t.REMOVING), o.c.code.is_(None))
+    # References are those that are known of already; the mapping says nothing new with them.
+    telling = p.c.operation.not_in([*t.REMOVING, t.REFERENCE])
+    acknowledged = sa.and_(o.c.seq.is_not(None), telling, o.c.code.is_(None))
     sent = sa.select(sa.func.count()).select_from(taken).where(sa.or_(acknowledged, p.c.status == t.ADOPTED))
     return connection.execute(sent).scalar_one() > 0
 
@@ -153,6 +159,8 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
     absent = sa.and_(p.c.status == t.ABSENT, sa.true() if s.completed else sa.false())
     forgotten = sa.and_(p.c.status == t.FORGET, sa.true() if s.completed else sa.false())
     duplicate = p.c.status == t.INVALID_DUPLICATE
+    # What a person must know of a row before it goes again, skipping does not hide.
+    skipped = sa.and_(p.c.status == t.SKIPPED, sa.func.coalesce(own.c.state, "").not_in([t.GONE, t.UNRESOLVED]))
     attempts = sa.case(
         (own.c.tried_fingerprint == p.c.fingerprint, sa.func.coalesce(own.c.attempts, 0) + 1),
         (removing, sa.func.coalesce(own.c.attempts, 0) + 1),
@@ -208,6 +216,7 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
             (held, t.HELD),
             (p.c.status == t.REMOVAL, t.REMOVAL_DUE),
             (left, t.LEFT),
+            (skipped, t.SKIPPED),
             else_=t.INVALID,
         ),
         "attempts": sa.case((refused, attempts), else_=0),
@@ -244,13 +253,21 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         "settled_at": sa.cast(s.now, sa.DateTime(timezone=True)),
         **{key_column(k): p.c[key_column(k)] for k in shape.keys},
         **{
-            c(f): sa.case(
-                (acknowledged, p.c[c(f)]),
+            parent_column(f): sa.case(
+                (acknowledged, p.c[parent_column(f)]),
                 # An emptied lookup points at nobody, so it keeps no parent from being removed.
                 *([(cleared, null_text)] if f in emptied else []),
-                else_=own.c[c(f)],
+                else_=own.c[parent_column(f)],
             )
-            for c in (parent_column, ref_column)
+            for f in shape.parents
+        },
+        **{
+            ref_column(f): sa.case(
+                (lacks(p, f), own.c[ref_column(f)]),
+                (acknowledged, p.c[ref_column(f)]),
+                *([(cleared, null_text)] if f in emptied else []),
+                else_=own.c[ref_column(f)],
+            )
             for f in shape.parents
         },
     }
@@ -263,6 +280,7 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         held,
         lost,
         left,
+        skipped,
         forgotten,
         kept,
         absent,
@@ -291,10 +309,11 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
 
 def _note_own_parents(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
     # The id of a parent that went with the same run was not known when the plan was written.
-    ledger = tables.ledger
+    ledger, p = tables.ledger, tables.plan
     for field, mapping in Shape.of(s.sync).parents.items():
         if mapping.parent == s.sync.name:
             parent = ledger.alias("parent")
+            without = sa.exists().where(p.c.match_key == ledger.c.match_key, lacks(p, field))
             given = (
                 sa.select(parent.c.dest_id)
                 .where(parent.c.match_key == ledger.c[parent_column(field)])
@@ -307,6 +326,7 @@ def _note_own_parents(connection: sa.Connection, tables: StateTables, s: Settlem
                     ledger.c.state == t.ACKNOWLEDGED,
                     ledger.c[parent_column(field)].is_not(None),
                     ledger.c[ref_column(field)].is_(None),
+                    sa.not_(without),
                 )
                 .values({ref_column(field): given})
             )
@@ -330,7 +350,7 @@ def _clear_stale_states(connection: sa.Connection, tables: StateTables, s: Settl
     connection.execute(
         sa.update(ledger)
         .where(
-            ledger.c.state.in_([t.REJECTED, t.HELD]),
+            ledger.c.state.in_([t.REJECTED, t.HELD, t.SKIPPED]),
             ledger.c.fingerprint.is_not(None),
             sa.not_(sa.exists().where(p.c.match_key == ledger.c.match_key)),
         )
@@ -353,7 +373,7 @@ def _log(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
         (sa.and_(p.c.operation == t.CLEAR, o.c.code.is_(None)), "cleared"),
         (sa.and_(p.c.operation.in_(t.REMOVING), sa.or_(o.c.code.is_(None), o.c.error_class == "gone")), "removed"),
         (o.c.code.is_not(None), "rejected"),
-        (p.c.operation == t.UPDATE, "updated"),
+        (p.c.operation.in_([t.UPDATE, t.REFERENCE]), "updated"),
         (sa.or_(p.c.operation.in_([t.ADOPT, t.LINK]), o.c.created.is_(False)), "adopted"),
         else_="created",
     )

@@ -14,6 +14,7 @@ One for all syncs (with DuckDB: one per ledger file):
 ``runs``       one row per settled run, with its counts
 ``changelog``  one row per record written or refused, append-only
 ``plans``      the latest plan of each sync that was made to be read
+``actions``    one row per key that an operator asked something for, append-only; the last word on a key counts
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ REMOVAL_DUE = "removal_due"  # it left the model; finish deletes its record, or 
 REMOVED = "removed"  # mode: delete: its record was deleted, or was not there
 GONE = "gone"  # acknowledged once, no longer in the destination; looked for again by match while `retry_at` is set
 UNRESOLVED = "unresolved"  # a create whose reply was lost; sent again by match, without one it waits for a person
+SKIPPED = "skipped"  # an operator said so; see ``actions``; stands in plans as well
 
 #: Status of a plan row.
 SEND = "send"
@@ -69,6 +71,7 @@ CLEAR = "clear"  # the record stays, its mapped fields are emptied
 ADOPT = "adopt"
 #: The same for a record that has no key yet; the update gives it one.
 LINK = "link"
+REFERENCE = "reference"  # an update of nothing but references that the row went without
 
 #: Operations on records whose rows left the model.
 REMOVING = (DELETE, CLEAR)
@@ -149,6 +152,7 @@ class StateTables:
     runs: sa.Table
     changelog: sa.Table
     plans: sa.Table
+    actions: sa.Table
 
     @classmethod
     def of(cls, sequence: SequenceSpec, sync: SyncSpec, schema: str) -> StateTables:
@@ -182,6 +186,7 @@ class StateTables:
             sa.Table("runs", metadata, *_runs_columns()),
             sa.Table("changelog", metadata, *_changelog_columns()),
             sa.Table("plans", metadata, *_plans_columns()),
+            sa.Table("actions", metadata, *_actions_columns()),
         )
 
 
@@ -227,6 +232,8 @@ def _plan_columns() -> list[sa.ColumnClause[Any]]:
         sa.column("dest_id", sa.Text),
         sa.column("code", sa.Text),
         sa.column("message", sa.Text),
+        # The fields that this row goes without, each followed by a comma: finish fills them in.
+        sa.column("lacking", sa.Text),
     ]
 
 
@@ -317,4 +324,18 @@ def _plans_columns() -> list[sa.Column[Any]]:
         sa.Column("model_rows", sa.BigInteger),
         sa.Column("differing", sa.BigInteger, nullable=False),
         sa.Column("rows", sa.BigInteger, nullable=False),  # that go at once, or after their parents
+    ]
+
+
+def _actions_columns() -> list[sa.Column[Any]]:
+    return [
+        sa.Column("sequence", sa.Text, nullable=False),
+        sa.Column("sync", sa.Text, nullable=False),
+        sa.Column("key", sa.Text, nullable=False),  # as match_key in the ledger
+        sa.Column("action", sa.Text, nullable=False),  # requeue | skip_once | skip_always
+        sa.Column("fingerprint", sa.BigInteger),  # hash of the row as it was then
+        sa.Column("run_id", sa.Text, nullable=False),  # the run that carried it in, e.g. Dagster's
+        sa.Column("asked_by", sa.Text),  # that run as people know it, and who launched it where that is known
+        sa.Column("asked_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("schema_version", sa.Integer, nullable=False),
     ]

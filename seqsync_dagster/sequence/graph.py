@@ -100,7 +100,10 @@ def waits_for(sequence: SequenceSpec, name: str) -> dict[str, list[str]]:
     A reason is a field that points to the other sync, ``after``, or ``order: listed``.
     """
     sync = sequence.sync(name)
-    found = {parent: list(fields) for parent, fields in sync.parents().items() if parent != name}
+    found: dict[str, list[str]] = {}
+    for field, lookup in sync.parent_lookups().items():
+        if lookup.parent != name and not lookup.deferred:
+            found.setdefault(lookup.parent, []).append(field)
     for other in sync.after:
         found.setdefault(other, []).append("after")
     if sequence.order == "listed":

@@ -77,6 +77,14 @@ class ParentLookup(Strict):
         Literal["clear", "ignore"],
         Field(description="What an empty reference does to the field: `clear` empties it, `ignore` leaves it."),
     ] = "clear"
+    deferred: Annotated[
+        bool,
+        Field(
+            description="The sync does not wait for this parent: a row whose parent has no record yet goes without the "
+            "field, and `finish` fills it in. For syncs that point at each other; the field must be one that may be "
+            "empty and can be updated."
+        ),
+    ] = False
 
     _tuple = field_validator("from_", mode="before")(_as_tuple)
 
@@ -86,7 +94,12 @@ class RecordLookup(Strict):
 
     lookup: Annotated[str, Field(description="Destination object to search, e.g. `User`.")]
     by: Annotated[str, Field(description="Field of that object to search by, e.g. `Email`.")]
-    from_: Annotated[str, Field(alias="from", description="Column of this model that holds the value to find.")]
+    from_: Annotated[
+        str | None, Field(alias="from", description="Column of this model that holds the value to find.")
+    ] = None
+    value: Annotated[
+        str | None, Field(description="The value to find, the same for every record, instead of `from`.")
+    ] = None
     if_missing: Annotated[
         IfMissing,
         Field(description="When no record, or more than one, is found: `hold` the row, `send_empty`, or `reject` it."),
@@ -95,6 +108,17 @@ class RecordLookup(Strict):
         Literal["clear", "ignore"],
         Field(description="What an empty reference does to the field: `clear` empties it, `ignore` leaves it."),
     ] = "clear"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> RecordLookup:
+        if (self.from_ is None) == (self.value is None):
+            raise ValueError(
+                f"lookup: {self.lookup} needs exactly one of from (a column of the model) and value (the same for "
+                "every record)."
+            )
+        if self.value is not None and not self.value.strip():
+            raise ValueError(f"lookup: {self.lookup}: value is blank; say which {self.by} to find.")
+        return self
 
 
 def _mapping_kind(value: Any) -> str | None:
@@ -126,7 +150,7 @@ Mapping = Annotated[
         custom_error_type="mapping_form",
         custom_error_message=(
             "a field is mapped to a column name, or to one of {column: ...}, {constant: ...}, "
-            "{parent: SYNC, from: COLUMN}, {lookup: OBJECT, by: FIELD, from: COLUMN}"
+            "{parent: SYNC, from: COLUMN}, {lookup: OBJECT, by: FIELD, from: COLUMN} or value: instead of from:"
         ),
     ),
 ]
@@ -187,7 +211,7 @@ class Errors(Strict):
         Field(
             ge=1,
             description="Refusals of a row with the same values after which it is quarantined: not sent again until "
-            "the row or the mapping changes, or a run names it in `only_keys`. Refusals for want of a lock, or of a "
+            "the row or the mapping changes, or a run names it in `requeue`. Refusals for want of a lock, or of a "
             "server, do not count as a reason. Tries are 1, 2, 4, 8, 16 and then 24 hours apart.",
         ),
     ] = 8
@@ -469,6 +493,16 @@ class SyncSpec(Strict):
             found.setdefault(m.parent, []).append(field)
         return found
 
+    def waits_for(self) -> list[str]:
+        """The other syncs that must run before this one: parents by a lookup that is not deferred."""
+        found = {m.parent: None for m in self.parent_lookups().values() if not m.deferred and m.parent != self.name}
+        return list(found)
+
+    def filled_later(self) -> dict[str, ParentLookup]:
+        """The lookups that a row may go without, and `finish` fills in: deferred ones, and self-references, whose
+        loops are broken."""
+        return {f: m for f, m in self.parent_lookups().items() if m.deferred or m.parent == self.name}
+
     def comparable(self) -> list[str]:
         """The fields whose acknowledged value is known afterwards.
 
@@ -517,7 +551,7 @@ def _columns_of(mapping: str | FieldMapping) -> set[str]:
         case ParentLookup():
             return set(mapping.from_)
         case RecordLookup():
-            return {mapping.from_}
+            return {mapping.from_} if mapping.from_ is not None else set()
         case ConstantMapping():
             return set()
 

@@ -69,7 +69,7 @@ class DuckDBWarehouse:
 
     @contextmanager
     def open(
-        self, sequence: str, sync: str, *, others: Iterable[str] = (), model: bool = False
+        self, sequence: str, sync: str, *, others: Iterable[str] = (), glances: Iterable[str] = (), model: bool = False
     ) -> Iterator[DuckDBRoom]:
         """See `Warehouse.open`."""
         if model and not self.file.exists():
@@ -95,6 +95,10 @@ class DuckDBWarehouse:
                     alias = f"of_{other}"
                     self._attach(connection, file, alias)
                     room.attached[other] = alias
+            for other in glances:
+                file = self.ledger_file(sequence, other)
+                if file.exists() and self._attached_at_once(connection, file, f"of_{other}"):
+                    room.attached[other] = f"of_{other}"
             if model:
                 self._attach(connection, self.file, _CATALOG)
                 room.model_attached = True
@@ -104,17 +108,16 @@ class DuckDBWarehouse:
             engine.dispose()
 
     def _attach(self, connection: sa.Connection, file: Path, alias: str) -> None:
-        path = str(file).replace("'", "''")
+        self._patiently(lambda: _attach_once(connection, file, alias), file)
 
-        def attach() -> None:
-            try:
-                connection.exec_driver_sql(f"ATTACH '{path}' AS \"{alias}\" (READ_ONLY)")
-                connection.commit()
-            except DBAPIError:
-                connection.rollback()
-                raise
-
-        self._patiently(attach, file)
+    def _attached_at_once(self, connection: sa.Connection, file: Path, alias: str) -> bool:
+        try:
+            _attach_once(connection, file, alias)
+        except DBAPIError as error:
+            if "lock" not in str(error.orig).lower():
+                raise WarehouseError(f"warehouse: DuckDB cannot open {file}: {first_line(error)}") from None
+            return False
+        return True
 
     def _patiently(self, attempt: Callable[[], T], file: Path) -> T:
         # DuckDB fails at once when another process holds the file; writers such as dbt are usually gone in seconds.
@@ -139,6 +142,16 @@ class DuckDBWarehouse:
 
     def close(self) -> None:
         """Nothing is kept open between rooms."""
+
+
+def _attach_once(connection: sa.Connection, file: Path, alias: str) -> None:
+    path = str(file).replace("'", "''")
+    try:
+        connection.exec_driver_sql(f"ATTACH '{path}' AS \"{alias}\" (READ_ONLY)")
+        connection.commit()
+    except DBAPIError:
+        connection.rollback()
+        raise
 
 
 class DuckDBRoom:

@@ -115,9 +115,10 @@ class Warehouse(Protocol):
         ...
 
     def open(
-        self, sequence: str, sync: str, *, others: Iterable[str] = (), model: bool = False
+        self, sequence: str, sync: str, *, others: Iterable[str] = (), glances: Iterable[str] = (), model: bool = False
     ) -> AbstractContextManager[Room]:
-        """A room for one sync. `others`: syncs whose ledgers it must read. `model`: the warehouse too.
+        """A room for one sync. `others`: syncs whose ledgers it must read; `glances`: whose it reads unless they are
+        being written just now. `model`: the warehouse too.
 
         Raises `WarehouseLocked` when another process keeps a needed DuckDB file,
         `WarehouseError` when the warehouse cannot be reached.

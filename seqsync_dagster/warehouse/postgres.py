@@ -61,7 +61,7 @@ class PostgresWarehouse:
 
     @contextmanager
     def open(
-        self, sequence: str, sync: str, *, others: Iterable[str] = (), model: bool = False
+        self, sequence: str, sync: str, *, others: Iterable[str] = (), glances: Iterable[str] = (), model: bool = False
     ) -> Iterator[PostgresRoom]:
         """See `Warehouse.open`."""
         try:

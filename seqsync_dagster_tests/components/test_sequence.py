@@ -82,7 +82,7 @@ def test_every_asset_leads_to_its_yaml(defs: dg.Definitions) -> None:
 def test_checks(defs: dg.Definitions) -> None:
     keys = {(k.asset_key, k.name) for k in defs.resolve_asset_graph().asset_check_keys}
     expected = {(a, n) for a in (ACCOUNTS, CONTACTS) for n in ("rejected", "held", "invalid", "complete", "guards")}
-    assert keys == expected | {(FINISH, "removals")}
+    assert keys == expected | {(FINISH, "removals"), (FINISH, "references")}
 
 
 def test_schedules_and_sensor(defs: dg.Definitions) -> None:
@@ -104,9 +104,19 @@ def test_options_are_the_engines() -> None:
         "limit": 3,
         "approve_plan": "p",
         "rebuild_ledger": True,
+        "requeue": {"accounts": ["b"]},
+        "skip_once": {"accounts": ["c"]},
+        "skip_always": {"contacts": ["d", "e"]},
     }
     assert RunOptionsResource(**given).read() == RunOptions(
-        full_resync=True, only_keys=("a",), limit=3, approve_plan="p", rebuild_ledger=True
+        full_resync=True,
+        only_keys=("a",),
+        limit=3,
+        approve_plan="p",
+        rebuild_ledger=True,
+        requeue={"accounts": ["b"]},
+        skip_once={"accounts": ["c"]},
+        skip_always={"contacts": ["d", "e"]},
     )
     assert RunOptionsResource().read() == RunOptions()
 
@@ -114,7 +124,7 @@ def test_options_are_the_engines() -> None:
 def test_launchpad_asks_for_the_options_only(defs: dg.Definitions) -> None:
     job = defs.resolve_job_def("crm")
     shape: Any = job.run_config_schema.config_type
-    assert set(shape.fields) == {"full_resync", "only_keys", "limit", "approve_plan", "plan_id", "rebuild_ledger"}
+    assert set(shape.fields) == set(RunConfig.model_fields)
     assert all(field.description for field in shape.fields.values())
 
 

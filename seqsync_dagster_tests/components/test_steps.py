@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -175,9 +176,9 @@ def test_success(defs: dg.Definitions, instance: dg.DagsterInstance, engine: Eng
 def test_options_reach_every_sync_and_the_past_is_remembered(
     defs: dg.Definitions, instance: dg.DagsterInstance, engine: Engine
 ) -> None:
-    run(defs, instance, config={"full_resync": True, "only_keys": ["a:b"], "limit": 5})
+    run(defs, instance, config={"full_resync": True, "only_keys": ["a:b"], "requeue": {"contacts": ["7"]}})
     run(defs, instance)
-    assert engine.options[:3] == [RunOptions(full_resync=True, only_keys=("a:b",), limit=5)] * 3
+    assert engine.options[:3] == [RunOptions(full_resync=True, only_keys=("a:b",), requeue={"contacts": ["7"]})] * 3
     assert engine.options[3:] == [RunOptions()] * 3
     assert engine.remembered == [False, False, True, True]
 
@@ -334,6 +335,30 @@ def test_all_removals_rejected(defs: dg.Definitions, instance: dg.DagsterInstanc
     assert materialised(instance, FINISH)
     assert check_of(instance, FINISH, "removals").severity == dg.AssetCheckSeverity.ERROR
     assert tags(instance, done)["seqsync/outcome"] == "failed"
+
+
+def test_references_that_finish_could_not_fill_in(
+    defs: dg.Definitions, instance: dg.DagsterInstance, engine: Engine
+) -> None:
+    some = FinishReport(
+        "crm", {}, {}, {}, (), "Some.", 3, 1, 0.5, {"accounts": 9}, {"accounts": 1}, {"accounts": 2}, {}, (PROBLEM,)
+    )
+    engine.answers["finish"] = some
+    done = run(defs, instance)
+    assert done.success
+    check = check_of(instance, FINISH, "references")
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert tags(instance, done) == {
+        "seqsync/outcome": "partial",
+        "seqsync/references_rejected": "1",
+        "seqsync/references_held": "2",
+    }
+    found = materialised(instance, FINISH)
+    assert found and found.metadata["seqsync/referenced/accounts"] == dg.MetadataValue.int(9)
+    engine.answers["finish"] = replace(some, references_over_limit=("accounts",))
+    done = run(defs, instance)
+    assert not done.success
+    assert check_of(instance, FINISH, "references").severity == dg.AssetCheckSeverity.ERROR
 
 
 def test_one_sync_alone(defs: dg.Definitions, instance: dg.DagsterInstance, engine: Engine) -> None:

@@ -29,6 +29,10 @@ class Entry:
     refused: tuple[str | None, ...] | None = None
     record: dict[str, Any] = field(default_factory=dict)
     parents: dict[str, str | None] = field(default_factory=dict)
+    means: dict[str, str | None] = field(default_factory=dict)
+    """The parents that the acknowledged row names."""
+    lacking: dict[str, str] = field(default_factory=dict)
+    """Fields that the record went without, with the key of the parent they mean."""
 
 
 class SyncOracle:
@@ -50,6 +54,9 @@ class SyncOracle:
     def run(self, model: Sequence[Row], parents: Mapping[str, SyncOracle]) -> Counter[str]:
         """One run over the model; counts as a report names them."""
         self.has_run = True
+        for entry in self.entries.values():
+            if entry.state == "acknowledged" and any(self._exists(k) for k in entry.lacking.values()):
+                entry.held = None
         counts: Counter[str] = Counter(model=len(model))
         acknowledged = {e.held: k for k, e in self.entries.items() if e.held is not None}
         rows = [tuple(row.values()) for row in model]
@@ -86,6 +93,9 @@ class SyncOracle:
                 entry.state, entry.refused = "acknowledged", None
         return counts
 
+    def _exists(self, key: str) -> bool:
+        return key in self.entries and self.entries[key].exists
+
     def _taken(self, key: str, gone: set[Any]) -> bool:
         entry = self.entries.get(key)
         return entry is not None and entry.held is not None and entry.held not in gone
@@ -111,18 +121,36 @@ class SyncOracle:
 
     def _send(self, sendable: dict[str, Row], blocked: dict[str, set[str]], counts: Counter[str]) -> None:
         waiting = dict(sendable)
-        while ready := [k for k in waiting if not blocked[k] & (set(waiting) | (set(blocked[k]) - set(sendable)))]:
+        stuck = {k for k in sendable if self._above(k, blocked) - set(sendable)}
+        while waiting:
+            ready = [k for k in waiting if not blocked[k] & (set(waiting) | (set(blocked[k]) - set(sendable)))]
+            if not ready:
+                loops = [self._above(k, blocked) for k in waiting if k not in stuck and k in self._above(k, blocked)]
+                ready = sorted({min(loop & set(waiting)) for loop in loops})
+                for key in ready:
+                    blocked[key] = set()
+            if not ready:
+                break
             for key in ready:
                 row = waiting.pop(key)
                 # A parent of the same run that was refused a moment ago keeps its children.
                 if not all(self.entries[b].exists for b in blocked[key]):
                     self._hold(key, counts)
                     continue
-                self._write(key, row, counts)
+                self._write(key, row, counts, without=not blocked[key])
         for key in waiting:
             self._hold(key, counts)
 
-    def _write(self, key: str, row: Row, counts: Counter[str]) -> None:
+    def _above(self, key: str, blocked: Mapping[str, set[str]]) -> set[str]:
+        """Everything that a row waits for, directly or not."""
+        found: set[str] = set()
+        fresh = set(blocked[key])
+        while fresh:
+            found |= fresh
+            fresh = {up for k in fresh for up in blocked.get(k, set())} - found
+        return found
+
+    def _write(self, key: str, row: Row, counts: Counter[str], without: bool = False) -> None:
         entry = self.entries.setdefault(key, Entry())
         record = self._record(row)
         parents = {f: canonical(row[c]) for f, (_, c) in self.lookups().items()}
@@ -133,7 +161,25 @@ class SyncOracle:
         counts["updated" if entry.exists else "created"] += 1
         entry.held, entry.exists, entry.state, entry.refused = tuple(row.values()), True, "acknowledged", None
         entry.record = record
-        entry.parents = parents
+        own = {f for f, (p, _) in self.lookups().items() if p == self.name}
+        # Only where a loop is broken does a row go before its parent.
+        entry.lacking = {f: k for f, k in parents.items() if without and f in own and k and not self._before(k, key)}
+        entry.parents = {f: None if f in entry.lacking else k for f, k in parents.items()}
+        entry.means = parents
+
+    def _before(self, parent: str, key: str) -> bool:
+        return parent != key and self._exists(parent)
+
+    def close(self) -> int:
+        """Fill in what records went without; how many."""
+        filled = 0
+        for entry in self.entries.values():
+            due = {f: k for f, k in entry.lacking.items() if self._exists(k)} if entry.exists else {}
+            if due and entry.state in ("acknowledged", "rejected", "held"):
+                entry.parents |= due
+                entry.lacking = {f: k for f, k in entry.lacking.items() if f not in due}
+                filled += 1
+        return filled
 
     def _record(self, row: Row) -> dict[str, Any]:
         record: dict[str, Any] = {}
@@ -171,8 +217,10 @@ class SequenceOracle:
         return self.syncs[name].run(model, self.syncs)
 
     def finish(self) -> Counter[str]:
-        """Delete what is due, children first, and nothing that a record we wrote still points to."""
+        """Fill in references; delete what is due, children first, and nothing that a record we wrote still means."""
         removed: Counter[str] = Counter()
+        for sync in self.syncs.values():
+            sync.close()
         for name in reversed(self.syncs):
             sync = self.syncs[name]
             while free := [k for k, e in sync.entries.items() if e.state == "removal_due" and not self._used(name, k)]:
@@ -183,7 +231,7 @@ class SequenceOracle:
 
     def _used(self, name: str, key: str) -> bool:
         return any(
-            entry.exists and entry.parents.get(f) == key and (child.name, own) != (name, key)
+            entry.exists and entry.means.get(f) == key and (child.name, own) != (name, key)
             for child in self.syncs.values()
             for f, (parent, _) in child.lookups().items()
             if parent == name

@@ -242,3 +242,11 @@ def test_the_schema_that_editors_read_describes_every_name() -> None:
         properties = (schema if name == "SequenceSpec" else schema["$defs"][name])["properties"]
         lacking = [p for p, d in properties.items() if "description" not in d and p not in ("errors", "guards")]
         assert not lacking, f"{name}: {lacking}"
+
+
+def test_a_deferred_lookup_breaks_a_circle_and_keeps_its_parent_checked() -> None:
+    later = {**to("contacts"), "deferred": True}
+    both = (sync("accounts", fields={"Primary__c": later}), sync("contacts", fields={"AccountId": to("accounts")}))
+    assert order(sequence(*both)) == ["accounts", "contacts"]
+    with pytest.raises(ValidationError, match="'nobody', which is no sync of this sequence"):
+        sequence(sync("accounts", fields={"Primary__c": {**later, "parent": "nobody"}}))

@@ -29,7 +29,7 @@ from seqsync_dagster.destinations.salesforce.encoding import (
     to_table,
 )
 from seqsync_dagster.destinations.salesforce.matching import read_matching
-from seqsync_dagster.destinations.salesforce.query import find_records
+from seqsync_dagster.destinations.salesforce.query import find_records, soql_text
 from seqsync_dagster.destinations.salesforce.read_back import read_records, stored_texts
 from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
 from seqsync_dagster.destinations.salesforce.sync_options import read_options, remarks
@@ -77,12 +77,23 @@ class SalesforceDestination:
         """What is wrong, or worth knowing, about a sync's options."""
         return list(remarks(object, options, self._settings.api_version))
 
-    def find(self, object: str, by: str, values: pa.Array) -> Iterator[pa.Table]:
+    def find(
+        self, object: str, by: str, values: pa.Array, *, filling: tuple[str, str] | None = None
+    ) -> Iterator[pa.Table]:
         """Ids of records whose field `by` equals one of `values`."""
         field = self._field(object, by)
+        among, unless = "", None
+        if filling is not None and object.lower() == "recordtype":
+            # A developer name is unique among the record types of one object ("RecordType" of the Object Reference).
+            among = f"SobjectType = {soql_text(filling[0])}"
+        if filling is not None and object.lower() == "user" and filling[1].lower() == "ownerid":
+            # Other lookups may hold an inactive user.
+            unless = ("IsActive", "is inactive and can own nothing: activate the user, or name another one")
         distinct = values.unique()
         for start in range(0, len(distinct), _FIND_ROWS):
-            yield from find_records(self._connection, object, field, distinct.slice(start, _FIND_ROWS).to_pylist())
+            yield from find_records(
+                self._connection, object, field, distinct.slice(start, _FIND_ROWS).to_pylist(), among, unless
+            )
 
     def read_matching(
         self,

@@ -49,6 +49,12 @@ _CLASSES: dict[str, ErrorClass] = {
 MAYBE_GONE = frozenset({"ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY", "NOT_FOUND"})
 
 
+#: What a code means where Salesforce's own words leave a reader to guess.
+_IN_PLAIN_WORDS = {
+    "INACTIVE_OWNER_OR_USER": "the user is inactive and can own nothing: activate the user, or name another one",
+}
+
+
 @dataclass(frozen=True)
 class RowError:
     """One row's refusal in the org's own words."""
@@ -59,9 +65,11 @@ class RowError:
 
     @property
     def text(self) -> str:
-        """The org's message, with the fields it is about where it does not name them itself."""
+        """The org's message, with the fields it is about where it does not name them itself, and what it means."""
         unnamed = [f for f in self.fields if f not in self.message]
-        return f"{self.message} [{', '.join(unnamed)}]" if unnamed else self.message
+        said = f"{self.message} [{', '.join(unnamed)}]" if unnamed else self.message
+        plain = _IN_PLAIN_WORDS.get(self.code)
+        return f"{said} ({plain})" if plain else said
 
 
 def class_of(error: RowError, operation: Operation) -> ErrorClass:

@@ -14,7 +14,7 @@ from seqsync_dagster.destinations.salesforce.connection import Connection
 
 #: Salesforce refuses requests whose URI and headers pass 16,384 bytes; proxies on the way are stricter.
 URL_BYTES = 4000
-_FOUND = pa.schema([("value", pa.string()), ("dest_id", pa.string())])
+_FOUND = pa.schema([("value", pa.string()), ("dest_id", pa.string()), ("unusable", pa.string())])
 #: Types whose values are numbers.
 NUMBERS = ("double", "int", "long", "currency", "percent")
 _ESCAPES = str.maketrans({"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"})
@@ -25,8 +25,19 @@ def soql_text(value: str) -> str:
     return "'" + value.translate(_ESCAPES) + "'"
 
 
-def find_records(connection: Connection, object: str, field: FieldInfo, values: Iterable[object]) -> Iterator[pa.Table]:
-    """Ids of the records whose `field` equals one of `values`, as tables of value and dest_id."""
+def find_records(
+    connection: Connection,
+    object: str,
+    field: FieldInfo,
+    values: Iterable[object],
+    among: str = "",
+    unless: tuple[str, str] | None = None,
+) -> Iterator[pa.Table]:
+    """Ids of the records whose `field` equals one of `values`, as tables of value and dest_id.
+
+    `among`: a SOQL condition that they must meet besides. `unless`: a boolean field, and what is said in the column
+    ``unusable`` of records where it is false.
+    """
     asked: dict[str, list[str]] = {}
     literals: dict[str, str] = {}
     for value in values:
@@ -37,16 +48,19 @@ def find_records(connection: Connection, object: str, field: FieldInfo, values: 
         asked.setdefault(compared, []).append(text)
         literals[compared] = literal(text.strip(), field)
     columns = "Id" if field.name == "Id" else f"Id, {field.name}"
+    if unless is not None:
+        columns += f", {unless[0]}"
     for chunk in chunks(literals.values()):
         soql = f"SELECT {columns} FROM {object} WHERE {field.name} IN ({','.join(chunk)})"
-        pairs = [
-            (text, str(record["Id"]))
+        if among:
+            soql += f" AND {among}"
+        found = [
+            (text, str(record["Id"]), unless[1] if unless is not None and not record.get(unless[0]) else None)
             for record in connection.query(soql, f"looking up {object} by {field.name}")
             for text in asked.get(comparable(shown(record, field.name), field) or "", ())
         ]
-        if pairs:
-            found, ids = zip(*pairs, strict=True)
-            yield pa.table([pa.array(found, pa.string()), pa.array(ids, pa.string())], schema=_FOUND)
+        if found:
+            yield pa.table([pa.array(c, pa.string()) for c in zip(*found, strict=True)], schema=_FOUND)
 
 
 def shown(record: Mapping[str, Any], name: str) -> str:
