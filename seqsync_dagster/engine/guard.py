@@ -19,6 +19,11 @@ class PlannedChange:
     """Of `acknowledged`, records that this run has found for its rows."""
     linked: int = 0
     """Updates of records that get their key with it; no guard limits them."""
+    creates: int = 0
+    invalid: int = 0
+    """Rows with a null key, or one that another row has."""
+    model: int = 0
+    """Rows of the model that the plan saw."""
 
 
 def check_guards(
@@ -35,6 +40,15 @@ def check_guards(
         of = "acknowledged or found" if change.found else "acknowledged"
         would = f"would be updated{because}"
         broken.append(_broken("max_updated", limit, change.updates, change.acknowledged, would, of))
+    limit = guards.max_created
+    # Where nothing is acknowledged yet, everything is to be created.
+    if limit is not None and change.acknowledged and limit.exceeded(change.creates, change.acknowledged):
+        beside = f"{change.creates} would be created beside {change.acknowledged} acknowledged records"
+        broken.append(f"guard max_created: {beside}, the limit is {limit}")
+    limit = guards.max_invalid
+    if limit is not None and limit.exceeded(change.invalid, change.model):
+        wrong = f"{change.invalid} of {change.model} rows have a null key, or one that another row has too"
+        broken.append(f"guard max_invalid: {wrong}, the limit is {limit}")
     if broken:
         raise GuardTripped(
             f"sync {sync}: {'; '.join(broken)}. Nothing was sent. If this is what you want, launch the run again "

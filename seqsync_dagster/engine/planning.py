@@ -18,6 +18,7 @@ from seqsync_dagster.engine.comparing import Against, Comparison, compare
 from seqsync_dagster.engine.existing import Search, find_existing, note_shared
 from seqsync_dagster.engine.guard import PlannedChange
 from seqsync_dagster.engine.preflight import Mapped, check_mapping, first_writes, match_field
+from seqsync_dagster.engine.rehash import without_taken_out
 from seqsync_dagster.engine.report import Counts
 from seqsync_dagster.engine.reviewing import check_same, take_up
 from seqsync_dagster.engine.site import Work, checked_account
@@ -170,6 +171,9 @@ def _plan(
     if known is not None and sync.mode != "insert" and (dict(known.parent_arrivals) != arrivals or not judged_alike):
         stale = make_stale_due(connection, tables, sync, ledgers)
         connection.commit()
+    found_so = known
+    if known is not None and not options.full_resync:
+        known = without_taken_out(work, room, tables, source, known, model, for_review=for_review)
     reason = _resync_reason(work, room, tables, known, model.types)
     full = reason is not None
     first = known is None or known.mapping_digest is None or not _fingerprints(connection, tables)
@@ -183,7 +187,7 @@ def _plan(
         cases[unknown] = found is not None and found.case_sensitive
     against = Against(tables, known, digest, cases, arrivals, full, stale > 0 or for_review)
     # Where the differences are the whole model, there is little to join them to, and sending them takes far longer.
-    whole = full or first
+    whole = full or first or known is not found_so
 
     def economically(act: Callable[[], T]) -> T:
         return room.frugally(act) if whole else act()
@@ -507,7 +511,16 @@ def _count(
         # Its ledger holds what was deleted, so the list itself is the measure: how much of it is new.
         return counts, PlannedChange(counts.model, 0, of(t.REMOVAL) + waiting)
     updates, removals = of(t.SEND, t.UPDATE) + adopting, of(t.REMOVAL) + waiting
-    return counts, PlannedChange(acknowledged + waiting, updates, removals, adopted + adopting, of(t.SEND, t.LINK))
+    return counts, PlannedChange(
+        acknowledged + waiting,
+        updates,
+        removals,
+        found=adopted + adopting,
+        linked=of(t.SEND, t.LINK),
+        creates=of(t.SEND, t.CREATE),
+        invalid=counts.invalid,
+        model=counts.model,
+    )
 
 
 def _unchanged_twins(connection: sa.Connection, tables: StateTables) -> int:

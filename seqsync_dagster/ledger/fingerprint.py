@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,11 @@ def fingerprint(model: Model, sync: SyncSpec) -> sa.ColumnElement[int]:
     would have to join every row to its parents first.
     """
     return row_hash(*[model.hashable(c) for c in hashed_columns(sync)])
+
+
+def fingerprint_over(model: Model, key: Sequence[str], columns: Collection[str]) -> sa.ColumnElement[int]:
+    """The row hash of a mapping that read these columns, the key's among them."""
+    return row_hash(*[model.hashable(c) for c in (*key, *sorted(set(columns) - set(key)))])
 
 
 def mapping_content(sync: SyncSpec, types: Mapping[str, str]) -> dict[str, Any]:

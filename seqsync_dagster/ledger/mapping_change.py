@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from seqsync_dagster.ledger.fingerprint import mapping_content, mapping_digest
@@ -15,6 +16,15 @@ UNKNOWN_CHANGE = "the mapping, or a type of the model, changed"
 #: Stands in place of the digest when the ledger's rows were not all sent by one mapping.
 MIXED = "mixed"
 _SHOWN = 5
+
+
+@dataclass(frozen=True)
+class TakenOut:
+    """Fields that a mapping had once."""
+
+    fields: tuple[str, ...]
+    types: Mapping[str, str]
+    """Column -> type of the model, as the mapping with these fields read it."""
 
 
 def remembered_mapping(sync: SyncSpec, types: Mapping[str, str]) -> str:
@@ -62,6 +72,26 @@ def what_changed(mapping: str | None, digest: str | None, sync: SyncSpec, types:
     changes = list(_changes(then, now))
     more = f"; and {len(changes) - _SHOWN} more changes" if len(changes) > _SHOWN else ""
     return "; ".join(changes[:_SHOWN]) + more if changes else UNKNOWN_CHANGE
+
+
+def taken_out(mapping: str | None, digest: str | None, sync: SyncSpec, types: Mapping[str, str]) -> TakenOut | None:
+    """The fields that were taken out, where that is all that changed; else None."""
+    then = _read(mapping, digest)
+    if then is None:
+        return None
+    now = json.loads(remembered_mapping(sync, types))
+    if any(then[k] != now[k] for k in ("object", "match", "key")):
+        return None
+    if now.get("zone") is not None and then.get("zone") != now["zone"]:
+        return None
+    if any(then["types"].get(c) != type_ for c, type_ in now["types"].items()):
+        return None
+    gone: list[str] = []
+    for kind in ("values", "constants", "parents", "lookups"):
+        if any(then[kind].get(f) != m for f, m in now[kind].items()):
+            return None
+        gone += [f for f in then[kind] if f not in now[kind]]
+    return TakenOut(tuple(gone), then["types"]) if gone else None
 
 
 def _read(mapping: str | None, digest: str | None) -> dict[str, Any] | None:

@@ -183,6 +183,13 @@ class Guards(Strict):
     max_updated: Annotated[Limit | None, Field(description="Updates, as a share of the acknowledged records.")] = Limit(
         percent=50, min_rows=50
     )
+    max_invalid: Annotated[
+        Limit | None, Field(description="Rows with a null key or a key that another row has, as a share of the model.")
+    ] = Limit(percent=10, min_rows=50)
+    max_created: Annotated[
+        Limit | None,
+        Field(description="Creates, as a share of the acknowledged records; not in a first run. Default: no limit."),
+    ] = None
 
 
 class Errors(Strict):
