@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import re
@@ -99,6 +100,8 @@ class Emulator:
                 except ApiError:
                     await wire.drain(request)
                     raise
+            if self.controls.settings.rows_call_s and "/composite/" in path:
+                await asyncio.sleep(self.controls.settings.rows_call_s)
             if fault == "page":
                 await wire.drain(request)
                 await HTMLResponse("<html><title>Sign in to the network</title></html>")(scope, receive, send)

@@ -85,6 +85,8 @@ class Settings:
     bulk_batches_limit: int = 15_000
     results_age_s: float = 7 * 86_400
     upload_limit: int = 150_000_000
+    rows_call_s: float = 0.0
+    """What a Collections call takes besides the emulator's own time: triggers and flows of a real org."""
 
 
 class Controls:
