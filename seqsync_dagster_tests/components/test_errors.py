@@ -107,7 +107,7 @@ WRONG = {
     ),
     "wrong word": (
         replaced("removed: delete", "removed: delet # <--"),
-        "sync 'contacts': removed is 'delet'; it can be keep or delete. Did you mean 'delete'?",
+        "sync 'contacts': removed is 'delet'; it can be keep or delete or clear. Did you mean 'delete'?",
     ),
     "sensitive column": (
         replaced("sensitive: email", "sensitive: emial # <--"),
