@@ -337,8 +337,9 @@ class SyncSequence(dg.Component):
         return Inputs.of_model(sync, project.source_of(model), key, graph)
 
     def _component(self, context: dg.ComponentLoadContext, what: str, name: str, kind: type[Kind]) -> Kind:
-        folders = component_folders(context.defs_module_path)
-        if name not in folders:
+        # All folders are looked through for the message only: with many sequences that takes long.
+        if not _holds_component(context.defs_module_path / name):
+            folders = component_folders(context.defs_module_path)
             raise self.source.error(f"{what}: {unknown_name('folder in defs/', name, folders, 'Folders')}", what)
         component = context.load_component(name)
         if not isinstance(component, kind):
@@ -348,9 +349,16 @@ class SyncSequence(dg.Component):
         return component
 
 
+_COMPONENT_FILES = ("defs.yaml", "defs.yml", "component.py")
+
+
+def _holds_component(folder: Path) -> bool:
+    return any((folder / file).is_file() for file in _COMPONENT_FILES)
+
+
 def component_folders(defs: Path) -> list[str]:
     """Folders in `defs`, however deep, that hold a component."""
-    files = [*defs.rglob("defs.yaml"), *defs.rglob("defs.yml"), *defs.rglob("component.py")]
+    files = [file for name in _COMPONENT_FILES for file in defs.rglob(name)]
     return sorted({file.parent.relative_to(defs).as_posix() for file in files})
 
 
