@@ -114,15 +114,15 @@ class SyncSequence(dg.Component):
             if sync.drift is not None
         ]
 
-        def is_held() -> bool:
-            return self.is_held(warehouse)
+        def held_by() -> str | None:
+            return self.held_by(warehouse)
 
         return dg.Definitions(
             assets=assets,
             asset_checks=drifts,
             jobs=[self._job([*syncs, *sorted(all_builds(inputs))]), *self._drift_job()],
-            schedules=list(build_schedules(self.spec, is_held, self.source.error)),
-            sensors=list(build_sensors(self.spec, all_deps(inputs.values()), syncs, is_held, self.source.error)),
+            schedules=list(build_schedules(self.spec, held_by, self.source.error)),
+            sensors=list(build_sensors(self.spec, all_deps(inputs.values()), syncs, held_by, self.source.error)),
             resources={options.RESOURCE: options.OPTIONS},
         )
 
@@ -180,12 +180,16 @@ class SyncSequence(dg.Component):
         with closing(opened), Journal(journal_url) as journal, closing(connection.connect()) as destination:
             yield Site(sequence=self.spec, warehouse=opened, journal=journal, destination=destination)
 
-    def is_held(self, warehouse: Warehouse) -> bool:
-        """Whether a living process holds the lease of one of the sequence's syncs."""
+    def held_by(self, warehouse: Warehouse) -> str | None:
+        """Which living run is at work on one of the sequence's syncs, and on which; None when nobody is."""
         from seqsync_dagster.journal.lease import Scope
 
         with self.open_journal(warehouse) as journal:
-            return any(journal.holder(Scope(self.spec.name, s.name)) is not None for s in self.spec.syncs)
+            for sync in self.spec.syncs:
+                scope = Scope(self.spec.name, sync.name)
+                if holder := journal.holder(scope):
+                    return f"{scope} is held by {holder}"
+        return None
 
     def _step(self, key: dg.AssetKey, warehouse: Warehouse, connection: Connection) -> Step:
         return Step(
