@@ -33,6 +33,8 @@ lint: $(VENV)/.dev        ## ruff and mypy
 benchmarks: $(VENV)/.dev  ## ratios against a baseline of the same run; minutes
 	@$(BIN)/python -m seqsync_dagster_tests.benchmarks.plan
 	@$(BIN)/python -m seqsync_dagster_tests.benchmarks.first_load
+	@$(BIN)/python -m seqsync_dagster_tests.benchmarks.load
+	@$(BIN)/python -m seqsync_dagster_tests.benchmarks.executors
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'

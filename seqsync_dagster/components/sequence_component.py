@@ -121,8 +121,8 @@ class SyncSequence(dg.Component):
             if sync.drift is not None
         ]
 
-        def is_held() -> bool:
-            return self.is_held(warehouse)
+        def held_by() -> str | None:
+            return self.held_by(warehouse)
 
         return dg.Definitions(
             assets=assets,
@@ -132,8 +132,8 @@ class SyncSequence(dg.Component):
                 self._plan_job(inputs, warehouse, connection),
                 *self._drift_job(),
             ],
-            schedules=list(build_schedules(self.spec, is_held, self.source.error)),
-            sensors=list(build_sensors(self.spec, all_deps(inputs.values()), syncs, is_held, self.source.error)),
+            schedules=list(build_schedules(self.spec, held_by, self.source.error)),
+            sensors=list(build_sensors(self.spec, all_deps(inputs.values()), syncs, held_by, self.source.error)),
             resources={options.RESOURCE: options.OPTIONS},
         )
 
@@ -197,12 +197,16 @@ class SyncSequence(dg.Component):
         with closing(opened), Journal(journal_url) as journal, closing(connection.connect()) as destination:
             yield Site(sequence=self.spec, warehouse=opened, journal=journal, destination=destination)
 
-    def is_held(self, warehouse: Warehouse) -> bool:
-        """Whether a living process holds the lease of one of the sequence's syncs."""
+    def held_by(self, warehouse: Warehouse) -> str | None:
+        """Which living run is at work on one of the sequence's syncs, and on which; None when nobody is."""
         from seqsync_dagster.journal.lease import Scope
 
         with self.open_journal(warehouse) as journal:
-            return any(journal.holder(Scope(self.spec.name, s.name)) is not None for s in self.spec.syncs)
+            for sync in self.spec.syncs:
+                scope = Scope(self.spec.name, sync.name)
+                if holder := journal.holder(scope):
+                    return f"{scope} is held by {holder}"
+        return None
 
     def _step(self, key: dg.AssetKey, warehouse: Warehouse, connection: Connection) -> Step:
         return Step(
@@ -373,8 +377,9 @@ class SyncSequence(dg.Component):
         return Inputs.of_model(sync, project.source_of(model), key, graph, stored=stored)
 
     def _component(self, context: dg.ComponentLoadContext, what: str, name: str, kind: type[Kind]) -> Kind:
-        folders = component_folders(context.defs_module_path)
-        if name not in folders:
+        # All folders are looked through for the message only: with many sequences that takes long.
+        if not _holds_component(context.defs_module_path / name):
+            folders = component_folders(context.defs_module_path)
             raise self.source.error(f"{what}: {unknown_name('folder in defs/', name, folders, 'Folders')}", what)
         component = context.load_component(name)
         if not isinstance(component, kind):
@@ -384,9 +389,16 @@ class SyncSequence(dg.Component):
         return component
 
 
+_COMPONENT_FILES = ("defs.yaml", "defs.yml", "component.py")
+
+
+def _holds_component(folder: Path) -> bool:
+    return any((folder / file).is_file() for file in _COMPONENT_FILES)
+
+
 def component_folders(defs: Path) -> list[str]:
     """Folders in `defs`, however deep, that hold a component."""
-    files = [*defs.rglob("defs.yaml"), *defs.rglob("defs.yml"), *defs.rglob("component.py")]
+    files = [file for name in _COMPONENT_FILES for file in defs.rglob(name)]
     return sorted({file.parent.relative_to(defs).as_posix() for file in files})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from zoneinfo import available_timezones
 
@@ -17,8 +18,8 @@ from seqsync_dagster.sequence.strict import nearest
 if TYPE_CHECKING:
     from seqsync_dagster.sequence.spec import SequenceSpec
 
-#: Says whether a process holds the lease of one of the sequence's syncs.
-IsHeld = Callable[[], bool]
+#: Says which living run holds the lease of one of the sequence's syncs, as ``crm/accounts is held by run 1234abcd``.
+HeldBy = Callable[[], str | None]
 
 #: Run tag that says what started the run.
 TRIGGER = "seqsync/trigger"
@@ -37,7 +38,7 @@ _ACTIVE = [
 
 
 def build_schedules(
-    sequence: SequenceSpec, is_held: IsHeld, error: Callable[..., Exception]
+    sequence: SequenceSpec, held_by: HeldBy, error: Callable[..., Exception]
 ) -> Iterator[dg.ScheduleDefinition]:
     """One schedule per cron trigger. `error` makes the exception for a trigger that Dagster cannot use."""
     number = 0
@@ -54,7 +55,7 @@ def build_schedules(
                     "timezone",
                 )
             try:
-                schedule = _schedule(name, sequence.name, trigger, is_held)
+                schedule = _schedule(name, sequence.name, trigger, held_by)
             except dg.DagsterInvalidDefinitionError:
                 raise error(
                     f"cron {trigger.cron!r} is no cron expression. It has five fields, minute hour day month weekday, "
@@ -70,7 +71,7 @@ def build_sensors(
     sequence: SequenceSpec,
     models: Sequence[dg.AssetKey],
     launches: Sequence[dg.AssetKey],
-    is_held: IsHeld,
+    held_by: HeldBy,
     error: Callable[..., Exception],
 ) -> Iterator[dg.SensorDefinition]:
     """The sensor on the models, when there is a trigger for it."""
@@ -84,10 +85,10 @@ def build_sensors(
                 "runs_on: models needs syncs that read a dbt model, or that name assets in deps.", "runs_on", index
             )
         need = len(models) if trigger.models == "all" else 1
-        yield _sensor(sequence.name, models, need, list(launches), is_held)
+        yield _sensor(sequence.name, models, need, list(launches), held_by)
 
 
-def _schedule(name: str, job: str, trigger: CronTrigger, is_held: IsHeld) -> dg.ScheduleDefinition:
+def _schedule(name: str, job: str, trigger: CronTrigger, held_by: HeldBy) -> dg.ScheduleDefinition:
     @dg.schedule(
         name=name,
         job_name=job,
@@ -96,7 +97,7 @@ def _schedule(name: str, job: str, trigger: CronTrigger, is_held: IsHeld) -> dg.
         description=f"Builds the models and runs the sequence {job}. A tick is skipped while a run is under way.",
     )
     def tick(context: dg.ScheduleEvaluationContext) -> dg.SkipReason | dg.RunRequest:
-        if reason := busy(context.instance, job, is_held):
+        if reason := busy(context.instance, job, held_by):
             return dg.SkipReason(reason)
         return dg.RunRequest(run_key=context.scheduled_execution_time.isoformat(), tags={TRIGGER: "schedule"})
 
@@ -104,7 +105,7 @@ def _schedule(name: str, job: str, trigger: CronTrigger, is_held: IsHeld) -> dg.
 
 
 def _sensor(
-    job: str, models: Sequence[dg.AssetKey], need: int, launches: Sequence[dg.AssetKey], is_held: IsHeld
+    job: str, models: Sequence[dg.AssetKey], need: int, launches: Sequence[dg.AssetKey], held_by: HeldBy
 ) -> dg.SensorDefinition:
     @dg.sensor(
         name=f"{job}_models",
@@ -133,7 +134,7 @@ def _sensor(
                 skip_reason=f"{len(fresh)} of {len(models)} models are new; waiting for {', '.join(waiting)}.",
                 cursor=json.dumps(seen),
             )
-        if reason := busy(context.instance, job, is_held):
+        if reason := busy(context.instance, job, held_by):
             # The cursor stays, so the news is still news when that run has ended.
             return dg.SkipReason(reason)
         seen |= fresh
@@ -146,7 +147,7 @@ def _sensor(
     return tick
 
 
-def busy(instance: dg.DagsterInstance, job: str, is_held: IsHeld, now: float | None = None) -> str | None:
+def busy(instance: dg.DagsterInstance, job: str, held_by: HeldBy, now: float | None = None) -> str | None:
     """Why a run of `job` must not be started now; None when it may."""
     records = instance.get_run_records(dg.RunsFilter(job_name=job, statuses=_ACTIVE), limit=10)
     for record in records:
@@ -157,10 +158,15 @@ def busy(instance: dg.DagsterInstance, job: str, is_held: IsHeld, now: float | N
         if (now or time.time()) - _last_sign_of_life(instance, record) < SILENT_S:
             return text
         try:
-            if is_held():
+            if held_by():
                 return text
         except SeqsyncError as error:
             return f"{text} Whether it is alive cannot be told: {error}"
+    # Somebody may have materialised a sync by hand, or run it from another Dagster: such runs are not of this job.
+    # Where the journal cannot be asked, the run that starts will say why.
+    with suppress(SeqsyncError):
+        if held := held_by():
+            return f"{job} is at work already: {held}."
     return None
 
 

@@ -483,7 +483,8 @@ class SyncSpec(Strict):
         """The fields with their mappings in full form, in YAML's order, the match field left out."""
         for field, mapping in self.fields.items():
             if field != self.match:
-                yield field, ColumnMapping(column=mapping) if isinstance(mapping, str) else mapping
+                # Not validated once more: this is asked for many times over.
+                yield field, ColumnMapping.model_construct(column=mapping) if isinstance(mapping, str) else mapping
 
     def columns(self) -> set[str]:
         """Every model column this sync reads."""

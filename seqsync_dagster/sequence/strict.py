@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -16,6 +17,11 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
     return f" Did you mean {by_lower[found[0]]!r}?" if found else ""
 
 
+@cache
+def _known(model: type[BaseModel]) -> frozenset[str]:
+    return frozenset(f.alias or name for name, f in model.model_fields.items()) | frozenset(model.model_fields)
+
+
 class Strict(BaseModel):
     """A YAML mapping: frozen, and an unknown name is an error that proposes the nearest known one."""
 
@@ -25,12 +31,12 @@ class Strict(BaseModel):
     @classmethod
     def _unknown_names(cls, data: Any) -> Any:
         if isinstance(data, dict):
-            known = {f.alias or name for name, f in cls.model_fields.items()} | set(cls.model_fields)
-            shown = sorted(f.alias or name for name, f in cls.model_fields.items())
+            known = _known(cls)
             for name in data:
                 if name is True and "on" in str(known):
                     name = "on"
                 if name not in known:
+                    shown = sorted(f.alias or name for name, f in cls.model_fields.items())
                     raise ValueError(
                         f"unknown name {str(name)!r}.{nearest(str(name), shown)} Known here: {', '.join(shown)}."
                     )

@@ -2,8 +2,9 @@
 
     python -m seqsync_dagster_tests.benchmarks.load [--syncs 1000] [--sequences 100] [--repeat 3]
 
-Both locations are loaded as a code server does, in processes of their own: definitions, repository, every job, and
-the snapshot that is sent to the web server. The bare assets have as many checks, dependencies and jobs as the syncs.
+Both locations are folders of definitions, loaded as a code server does in processes of their own: definitions,
+repository, every job, and the snapshot that is sent to the web server. The bare assets have as many checks,
+dependencies and jobs as the syncs.
 Seconds are of processor time, which says the same on a busy machine.
 """
 
@@ -34,6 +35,10 @@ LOCATION = (
     "@dg.definitions\ndef defs():\n"
     "    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)\n"
 )
+BARE = (
+    "import dagster as dg\nfrom seqsync_dagster_tests.benchmarks import load\n"
+    "@dg.definitions\ndef defs():\n    return load.bare({syncs}, {sequences})\n"
+)
 #: Checks of a sync's asset.
 CHECKS = ("rejected", "held", "invalid", "complete", "guards")
 WAYS = ("bare", "one file", "files", "defaults")
@@ -42,6 +47,9 @@ WAYS = ("bare", "one file", "files", "defaults")
 def write_location(root: Path, syncs: int, sequences: int, way: str) -> None:
     """A project of sequences: each in one file, with a file per sync, or with defaults for what they share."""
     package = root / "many"
+    if way == "bare":
+        (package / "defs").mkdir(parents=True)
+        (package / "defs" / "bare.py").write_text(BARE.format(syncs=syncs, sequences=sequences))
     for folder, text in (("warehouse", WAREHOUSE), ("salesforce", SALESFORCE)):
         (package / "defs" / folder).mkdir(parents=True)
         (package / "defs" / folder / "defs.yaml").write_text(text)
@@ -50,7 +58,7 @@ def write_location(root: Path, syncs: int, sequences: int, way: str) -> None:
     (root / "pyproject.toml").write_text(
         '[tool.dg]\ndirectory_type = "project"\n[tool.dg.project]\nroot_module = "many"\n'
     )
-    for s in range(sequences):
+    for s in range(sequences if way != "bare" else 0):
         folder = package / "defs" / f"seq{s}"
         folder.mkdir()
         head = [
@@ -100,7 +108,7 @@ def bare(syncs: int, sequences: int) -> Any:
             check_specs=[dg.AssetCheckSpec(name, asset=key) for name in checks],
             can_subset=True,
         )
-        def nothing(context: dg.AssetExecutionContext) -> Any:
+        def nothing(context) -> Any:  # type: ignore[no-untyped-def]
             yield dg.MaterializeResult(asset_key=key)
 
         return nothing
@@ -116,7 +124,7 @@ def bare(syncs: int, sequences: int) -> Any:
     return dg.Definitions(assets=assets, jobs=jobs)
 
 
-def load(way: str, syncs: int, sequences: int, root: Path, profile: bool = False) -> float:
+def load(sequences: int, root: Path, profile: bool = False) -> float:
     """Load one location in this process; its seconds of processor time, imports of dagster not counted."""
     import dagster as dg
     from dagster._core.remote_representation.external_data import RepositorySnap
@@ -126,12 +134,9 @@ def load(way: str, syncs: int, sequences: int, root: Path, profile: bool = False
     if profile:
         profiler.enable()
     began = time.process_time()
-    if way == "bare":
-        defs = bare(syncs, sequences)
-    else:
-        from many.definitions import defs as made  # type: ignore[import-not-found]
+    from many.definitions import defs as made  # type: ignore[import-not-found]
 
-        defs = made() if callable(made) else made
+    defs = made() if callable(made) else made
     repository = defs.get_repository_def()
     assert isinstance(repository, dg.RepositoryDefinition)
     assert len(repository.get_all_jobs()) >= sequences
@@ -146,10 +151,9 @@ def load(way: str, syncs: int, sequences: int, root: Path, profile: bool = False
 def measure(way: str, syncs: int, sequences: int, repeat: int) -> float:
     """Median seconds."""
     with TemporaryDirectory() as folder:
-        if way != "bare":
-            write_location(Path(folder), syncs, sequences, way)
-        command = [sys.executable, "-m", "seqsync_dagster_tests.benchmarks.load", "--load", way, "--root", folder]
-        command += ["--syncs", str(syncs), "--sequences", str(sequences)]
+        write_location(Path(folder), syncs, sequences, way)
+        command = [sys.executable, "-m", "seqsync_dagster_tests.benchmarks.load", "--load", folder]
+        command += ["--sequences", str(sequences)]
         done = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(repeat)]
     return statistics.median(json.loads(text.splitlines()[-1]) for text in done)
 
@@ -161,12 +165,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sequences", type=int, default=100)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--ways", nargs="+", default=list(WAYS))
-    parser.add_argument("--load", help="only this one, here")
-    parser.add_argument("--root", type=Path)
+    parser.add_argument("--load", type=Path, help="only this location, here")
     parser.add_argument("--profile", action="store_true")
     asked = parser.parse_args(arguments)
     if asked.load:
-        print(json.dumps(load(asked.load, asked.syncs, asked.sequences, asked.root, asked.profile)))
+        print(json.dumps(load(asked.sequences, asked.load, asked.profile)))
         return
     took = {way: measure(way, asked.syncs, asked.sequences, asked.repeat) for way in asked.ways}
     title = f"{asked.syncs} syncs in {asked.sequences} sequences: seconds of processor time to load"

@@ -113,9 +113,9 @@ class Seen:
             if (e := instance.get_latest_materialization_event(KEYS[name])) and e.run_id == done.run_id
         ]
         self.failures = {
-            e.step_key.removeprefix("crm__"): str(e.step_failure_data.user_failure_data.description)  # type: ignore[union-attr]
+            e.step_key.removeprefix("crm__"): str(e.step_failure_data.user_failure_data.description)
             for e in done.all_events
-            if e.is_step_failure and e.step_key
+            if e.is_step_failure and e.step_key and e.step_failure_data.user_failure_data
         }
 
     def check(self, sync: str, name: str) -> Any:

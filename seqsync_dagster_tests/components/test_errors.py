@@ -34,6 +34,7 @@ def replaced(old: str, new: str, text: str = PAIR) -> str:
     return text.replace(old, new, 1)
 
 
+SHORT = "type: seqsync_dagster.SyncSequence\nattributes:\n  name: crm\n  destination: salesforce\n"
 WRONG = {
     "unknown option of the destination": (
         replaced(
@@ -150,7 +151,140 @@ WRONG = {
         "runs_on: a trigger is {cron: EXPRESSION, timezone: ZONE} or {models: all | any}",
     ),
     "underscores": (replaced("name: crm", "name: crm__all # <--"), "two underscores in a row"),
+    "after a sync that is none": (
+        replaced("      key: contact_id\n", "      key: contact_id\n      after: acounts # <--\n"),
+        "sync 'contacts': after names 'acounts', which is no sync of this sequence. Did you mean 'accounts'?",
+    ),
+    "after itself": (
+        replaced("      key: contact_id\n", "      key: contact_id\n      after: contacts # <--\n"),
+        "sync 'contacts': after names the sync itself.",
+    ),
+    "unknown order": (
+        replaced("  dbt: null", "  dbt: null\n  order: lsited # <--"),
+        "order is 'lsited'; it can be lookups or listed. Did you mean 'listed'?",
+    ),
+    "unknown executor": (
+        replaced("  dbt: null", "  dbt: null\n  executor: multi_process # <--"),
+        "executor is 'multi_process'; it can be in_process or multiprocess. Did you mean 'multiprocess'?",
+    ),
+    "processes without multiprocess": (
+        replaced("  dbt: null", "  dbt: null\n  max_concurrent: 4 # <--"),
+        "max_concurrent is for executor: multiprocess; say so, or take it out.",
+    ),
+    "no process at all": (
+        replaced("  dbt: null", "  dbt: null\n  executor: multiprocess\n  max_concurrent: 0 # <--"),
+        "max_concurrent: Input should be greater than or equal to 1.",
+    ),
+    "unknown policy for errors": (
+        replaced("  dbt: null", "  dbt: null\n  errors: {fatal: stopp} # <--"),
+        "errors.fatal is 'stopp'; it can be stop or continue. Did you mean 'stop'?",
+    ),
+    "unknown policy for rejected rows": (
+        replaced("      key: contact_id\n", "      key: contact_id\n      errors: {rejected_rows: continue} # <--\n"),
+        "sync 'contacts': errors.rejected_rows is 'continue'; it can be stop or hold_children.",
+    ),
+    "a limit that is a number": (
+        replaced("  dbt: null", "  dbt: null\n  errors: {max_rejected: 5} # <--"),
+        "errors.max_rejected is 5; a mapping of names to values is needed here.",
+    ),
+    "more than everything": (
+        replaced("  dbt: null", "  dbt: null\n  guards: {max_removed: {percent: 120}} # <--"),
+        "guards.max_removed.percent: Input should be less than or equal to 100.",
+    ),
+    "unknown guard": (
+        replaced("  dbt: null", "  dbt: null\n  guards: {max_deleted: null} # <--"),
+        "unknown name 'max_deleted'. Did you mean 'max_updated'? Known here: max_removed, max_updated.",
+    ),
+    "a name that is none": (
+        replaced("    - name: contacts", "    - name: Contacts! # <--"),
+        "sync 'Contacts!': name: String should match pattern",
+    ),
+    "a name too long for a table": (
+        replaced("  name: crm", "  name: customers_and_their_workspaces # <--"),
+        "name: String should have at most 24 characters.",
+    ),
+    "a name read as a boolean": (
+        replaced("      object: Contact\n", "      object: no # <--\n"),
+        "sync 'contacts': object: YAML reads this as false; put it in quotes.",
+    ),
+    "the same name twice": (
+        replaced("    - name: contacts\n", "    - name: accounts\n").replace(
+            "- name: accounts\n", "- name: accounts # <--\n", 1
+        ),
+        "two syncs are named 'accounts'; a name stands for one sync.",
+    ),
+    "a sync named finish": (
+        replaced("    - name: contacts\n", "    - name: finish # <--\n"),
+        "a sync cannot be named 'finish': that is the sequence's closing asset.",
+    ),
+    "two sources": (
+        replaced("      table: crm.contacts\n", "      table: crm.contacts # <--\n      query: SELECT 1\n"),
+        "sync 'contacts': say where its rows come from with exactly one of model, table, query; found table and query.",
+    ),
+    "no source": (
+        replaced("    - name: contacts\n      table: crm.contacts\n", "    - name: contacts # <--\n"),
+        "sync 'contacts': say where its rows come from with exactly one of model, table, query; found none.",
+    ),
+    "a key column twice": (
+        replaced("key: contact_id", "key: [contact_id, contact_id] # <--"),
+        "sync 'contacts': key names a column twice: contact_id, contact_id.",
+    ),
+    "removals without creations": (
+        replaced("removed: delete", "mode: update\n      removed: delete # <--"),
+        "sync 'contacts': removed: delete needs mode: upsert",
+    ),
+    "the match field mapped": (
+        replaced(
+            "      match: External_Id__c\n      removed", "      match: External_Id__c # <--\n      removed"
+        ).replace("        Email: email\n", "        Email: email\n        External_Id__c: email\n"),
+        "sync 'contacts': the match field External_Id__c is filled from the key; take it out of fields.",
+    ),
+    "a key that is sensitive": (
+        replaced("key: contact_id", "key: contact_id # <--").replace("sensitive: email", "sensitive: contact_id"),
+        "sync 'contacts': 'contact_id' cannot be sensitive",
+    ),
+    "a lookup with too many columns": (
+        replaced("{parent: accounts, from: account_id}", "{parent: accounts, from: [account_id, region]} # <--"),
+        "sync 'contacts': AccountId needs 1 column(s) in from, as many as the key of 'accounts' has (account_id)",
+    ),
+    "one field in two spellings": (
+        replaced("        Email: email\n", "        Email: email # <--\n        EMAIL: email\n"),
+        "sync 'contacts': Email and EMAIL are one field of Contact",
+    ),
+    "drift of a field that is none": (
+        replaced("sensitive: email", "sensitive: email\n      drift: {fields: Emial} # <--"),
+        "sync 'contacts': drift names 'Emial', which is no field filled from a column, a constant or a parent. "
+        "Did you mean 'Email'?",
+    ),
+    "two sensors": (
+        replaced("  dbt: null", "  dbt: null\n  runs_on:\n    - {models: all}\n    - {models: any} # <--"),
+        "runs_on names models twice; one of {models: all} and {models: any} counts.",
+    ),
+    "fields that are none": (
+        SHORT + "  syncs:\n    - {name: a, table: t, key: id, object: O, match: M, fields: name} # <--\n",
+        "sync 'a': fields is 'name'; a mapping of names to values is needed here.",
+    ),
+    "syncs that are none": (
+        SHORT + "  syncs: accounts # <--\n",
+        "syncs is 'accounts'; a list is needed here.",
+    ),
+    "a sync that is none": (
+        SHORT + "  syncs:\n    - accounts # <--\n",
+        "syncs is 'accounts'; a mapping of names to values is needed here.",
+    ),
+    "no syncs": (
+        SHORT + "  syncs: [] # <--\n",
+        "syncs is empty; a sequence has at least one sync.",
+    ),
+    "an owner's list that is a mapping": (
+        replaced("owners: team:revops", "owners: {team: revops} # <--"),
+        "owners is {'team': 'revops'}; a list is needed here.",
+    ),
 }
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(WRONG) >= 40
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -183,21 +183,21 @@ def test_a_dead_run_does_not_block_for_ever(instance: dg.DagsterInstance) -> Non
     later = soon + timedelta(minutes=11).total_seconds()
     said = f"crm is already running: run {running[:8]} (started)."
 
-    def no_answer() -> bool:
+    def no_answer() -> str | None:
         raise StateError("the journal does not answer.")
 
-    assert triggers.busy(instance, "crm", lambda: False, soon) == said
-    assert triggers.busy(instance, "crm", lambda: False, later) is None
-    assert triggers.busy(instance, "crm", lambda: True, later) == said
+    assert triggers.busy(instance, "crm", lambda: None, soon) == said
+    assert triggers.busy(instance, "crm", lambda: None, later) is None
+    assert triggers.busy(instance, "crm", lambda: "crm/x is held by run 1", later) == said
     assert triggers.busy(instance, "crm", no_answer, later) == (
         f"{said} Whether it is alive cannot be told: the journal does not answer."
     )
-    assert triggers.busy(instance, "other", lambda: True, later) is None
+    assert triggers.busy(instance, "other", no_answer, later) is None
 
 
 def test_a_queued_run_counts_however_old(instance: dg.DagsterInstance) -> None:
     start(instance, "RUN_ENQUEUED")
-    assert triggers.busy(instance, "crm", lambda: False, datetime.now(UTC).timestamp() + 86_400)
+    assert triggers.busy(instance, "crm", lambda: None, datetime.now(UTC).timestamp() + 86_400)
 
 
 def test_leases_are_asked_for_in_the_journal(tmp_path: Path) -> None:
@@ -210,12 +210,12 @@ def test_leases_are_asked_for_in_the_journal(tmp_path: Path) -> None:
     with location(crm=PAIR) as made:
         sequence = made.component("crm")
     assert isinstance(sequence, SyncSequence)
-    assert not sequence.is_held(warehouse)
+    assert sequence.held_by(warehouse) is None
     with Journal(url) as journal:
         with journal.acquire(Scope("crm", "contacts"), "run 1234abcd"):
-            assert sequence.is_held(warehouse)
+            assert sequence.held_by(warehouse) == "crm/contacts is held by run 1234abcd"
         with journal.acquire(Scope("other", "contacts"), "run 1234abcd"):
-            assert not sequence.is_held(warehouse)
+            assert sequence.held_by(warehouse) is None
 
 
 def test_the_cursor_is_small_and_readable(both: dg.Definitions, instance: dg.DagsterInstance) -> None:
