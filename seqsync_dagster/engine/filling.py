@@ -51,6 +51,7 @@ def _found(destination: Destination, sync: SyncSpec, rows: pa.Table, filling: pa
     keys = rows[str(sync.match)].combine_chunks().cast(pa.string())
     asked = keys.filter(filling.combine_chunks())
     empty = pa.schema([("value", pa.string()), (DEST_ID, pa.string())]).empty_table()
-    found = pa.concat_tables([empty, *destination.find(sync.object, str(sync.match), asked)]).combine_chunks()
+    records = destination.find(sync.object, str(sync.match), asked)
+    found = pa.concat_tables([empty, *[t.select(empty.column_names) for t in records]]).combine_chunks()
     where = pc.index_in(keys, value_set=found["value"].combine_chunks(), skip_nulls=True)
     return found[DEST_ID].combine_chunks().take(where)

@@ -139,7 +139,7 @@ DEFAULTS = {
     "a wrong default": (
         "    key: id\n",
         "    key: id\n    removed: delet # <--\n",
-        "defaults.removed is 'delet'; it can be keep or delete. Did you mean 'delete'?",
+        "defaults.removed is 'delet'; it can be keep or delete or clear. Did you mean 'delete'?",
     ),
     "a wrong mapping among the defaults": (
         "    fields: {LeadSource: {constant: Product}}",
