@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from seqsync_dagster.ledger import tables as t
+from seqsync_dagster.ledger.delta import temporary
 from seqsync_dagster.ledger.tables import Shape, StateTables, key_column, parent_column, ref_column
 from seqsync_dagster.sequence.spec import SyncSpec
+
+#: Temporary table of due rows that are not free of what points at them.
+_KEPT = "seqsync_kept"
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Pointer:
     """Of these, fields that finish fills in: until it has, records hold the reference that was sent before."""
 
 
-def _pointed_at(tables: StateTables, sync: SyncSpec, pointers: Sequence[Pointer]) -> sa.ColumnElement[bool]:
+def _pointed_at(tables: StateTables, pointers: Sequence[Pointer]) -> sa.ColumnElement[bool]:
     conditions: list[sa.ColumnElement[bool]] = [sa.false()]
     for n, pointer in enumerate(pointers):
         child = sa.table(
@@ -45,17 +50,42 @@ def _pointed_at(tables: StateTables, sync: SyncSpec, pointers: Sequence[Pointer]
             # Records that point at each other would wait for each other; this field may be empty.
             stays = sa.and_(there, child.c.state != t.REMOVAL_DUE)
             conditions += [sa.exists().where(stays, means), sa.exists().where(stays, holds)]
-    own = [f for f, m in Shape.of(sync).parents.items() if m.parent == sync.name]
-    if own:
-        child = tables.ledger.alias("own_child")
-        conditions.append(
-            sa.exists().where(
-                child.c.dest_id.is_not(None),
-                child.c.match_key != tables.ledger.c.match_key,
-                sa.or_(*[child.c[parent_column(f)] == tables.ledger.c.match_key for f in own]),
-            )
-        )
     return sa.or_(*conditions)
+
+
+def _pointed_at_by_own(
+    tables: StateTables, sync: SyncSpec, which: Callable[[Any], sa.ColumnElement[bool]] = lambda child: sa.true()
+) -> sa.ColumnElement[bool]:
+    """Whether another record of the sync itself points at a row; `which`: only records of rows like that."""
+    ledger, child = tables.ledger, tables.ledger.alias("own_child")
+    hits = []
+    for field, mapping in sync.filled_later().items():
+        if mapping.parent == sync.name:
+            hits.append(child.c[parent_column(field)] == ledger.c.match_key)
+            if mapping.deferred:
+                hits.append(child.c[ref_column(field)] == ledger.c.dest_id)
+    another = sa.and_(child.c.dest_id.is_not(None), child.c.match_key != ledger.c.match_key, which(child))
+    return sa.or_(sa.false(), *[sa.exists().where(another, hit) for hit in hits])
+
+
+def _write_kept(
+    connection: sa.Connection, tables: StateTables, sync: SyncSpec, stays: sa.ColumnElement[bool]
+) -> sa.TableClause:
+    """The due rows that something outside keeps: a record that stays, or one that is kept by another.
+
+    What is due and not among them is kept by nothing but a loop. One statement per level.
+    """
+    ledger, kept = tables.ledger, sa.table(_KEPT, sa.column("match_key", sa.Text))
+    own = _pointed_at_by_own(tables, sync, lambda child: child.c.state != t.REMOVAL_DUE)
+    temporary(connection, _KEPT, sa.select(ledger.c.match_key).where(due(tables), sa.or_(stays, own)))
+    found, before = -1, -2
+    keys = sa.select(kept.c.match_key)
+    while found > before:
+        more = _pointed_at_by_own(tables, sync, lambda child: child.c.match_key.in_(keys))
+        rows = sa.select(ledger.c.match_key).where(due(tables), more, ledger.c.match_key.not_in(keys))
+        connection.execute(sa.insert(kept).from_select(["match_key"], rows))
+        before, found = found, connection.execute(sa.select(sa.func.count()).select_from(kept)).scalar_one()
+    return kept
 
 
 def due(tables: StateTables) -> sa.ColumnElement[bool]:
@@ -76,15 +106,28 @@ def write_removal_plan(
     `tried`: run ids of this finish; what they could not delete is not tried again within it.
     """
     shape = Shape.of(sync)
+    ledger = tables.ledger
+    refused = sa.and_(ledger.c.run_id.in_(tried), ledger.c.code.is_not(None)) if tried else sa.false()
+    if sync.removed == "clear":
+        # A record that is emptied goes on being pointed at.
+        return _write(connection, tables, shape, t.CLEAR, sa.and_(due(tables), sa.not_(refused)))
+    stays = sa.or_(refused, _pointed_at(tables, pointers))
+    free = sa.and_(due(tables), sa.not_(stays), sa.not_(_pointed_at_by_own(tables, sync)))
+    planned = _write(connection, tables, shape, t.DELETE, free)
+    if planned or sync.name not in sync.parents() or not count_due(connection, tables):
+        return planned
+    # Records that point at each other in a loop would keep each other for ever.
+    kept = _write_kept(connection, tables, sync, stays)
+    rest = sa.and_(due(tables), ledger.c.match_key.not_in(sa.select(kept.c.match_key)))
+    return _write(connection, tables, shape, t.DELETE, rest)
+
+
+def _write(
+    connection: sa.Connection, tables: StateTables, shape: Shape, operation: str, free: sa.ColumnElement[bool]
+) -> int:
     ledger, plan = tables.ledger, tables.plan
     connection.execute(sa.text(f'DROP TABLE IF EXISTS "{plan.schema}"."{plan.name}"'))
     seq = sa.func.row_number().over(order_by=ledger.c.match_key)
-    free = due(tables)
-    operation = t.CLEAR if sync.removed == "clear" else t.DELETE
-    if operation == t.DELETE:
-        free = sa.and_(free, sa.not_(_pointed_at(tables, sync, pointers)))
-    if tried:
-        free = sa.and_(free, sa.not_(sa.and_(ledger.c.run_id.in_(tried), ledger.c.code.is_not(None))))
     connection.execute(
         sa.select(
             seq.label("seq"),

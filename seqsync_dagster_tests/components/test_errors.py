@@ -193,7 +193,7 @@ WRONG = {
     ),
     "unknown guard": (
         replaced("  dbt: null", "  dbt: null\n  guards: {max_deleted: null} # <--"),
-        "unknown name 'max_deleted'. Did you mean 'max_updated'? Known here: max_removed, max_updated, max_invalid, max_created.",
+        "Did you mean 'max_updated'? Known here: max_created, max_invalid, max_removed, max_updated.",
     ),
     "a name that is none": (
         replaced("    - name: contacts", "    - name: Contacts! # <--"),

@@ -227,16 +227,30 @@ class SequenceOracle:
                 for key in free:
                     del sync.entries[key]
                     removed[name] += 1
+            for key in self._looped(name):
+                del sync.entries[key]
+                removed[name] += 1
         return removed
 
+    def _looped(self, name: str) -> set[str]:
+        """What is due, and pointed at by nothing but what goes with it."""
+        due = {k for k, e in self.syncs[name].entries.items() if e.state == "removal_due"}
+        while kept := {k for k in due if self._users(name, k) - {(name, d) for d in due}}:
+            due -= kept
+        return due
+
     def _used(self, name: str, key: str) -> bool:
-        return any(
-            entry.exists and entry.means.get(f) == key and (child.name, own) != (name, key)
+        return bool(self._users(name, key))
+
+    def _users(self, name: str, key: str) -> set[tuple[str, str]]:
+        return {
+            (child.name, own)
             for child in self.syncs.values()
             for f, (parent, _) in child.lookups().items()
             if parent == name
             for own, entry in child.entries.items()
-        )
+            if entry.exists and entry.means.get(f) == key and (child.name, own) != (name, key)
+        }
 
     def org(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Object -> key -> fields; lookups as the parent's key."""

@@ -253,3 +253,21 @@ def test_loops_are_broken_at_their_lowest_key_and_finish_closes_them(world: Worl
     assert world.run("accounts").counts.updated == 1
     assert parents(world) == {**sent, "G1": "G2", "G2": "G1", "G3": "G2"}
     assert world.finish().referenced == {}
+
+
+def test_a_loop_that_left_the_model_is_removed_unless_something_outside_keeps_it(world: World) -> None:
+    world.sequence = crm({**ACCOUNTS, "removed": "delete"})
+    loops = {"A1": "A2", "A2": "A1", "A3": None, "A4": "A3", "B1": "B2", "B2": "B3", "B3": "B1", "B4": "B2"}
+    world.insert("crm.accounts", [(k, k, None, p) for k, p in loops.items()])
+    world.run_all()
+    assert parents(world) == loops
+    # B4 stays and points into the second loop, all of which hangs together.
+    world.sql("DELETE FROM crm.accounts WHERE account_id <> 'B4'")
+    world.run("accounts")
+    report = world.finish()
+    assert (report.removed, report.kept_for_children) == ({"accounts": 4}, {"accounts": 3})
+    assert set(parents(world)) == {"B1", "B2", "B3", "B4"}
+    world.sql("UPDATE crm.accounts SET parent_id = NULL")
+    world.run("accounts")
+    assert world.finish().removed == {"accounts": 3}
+    assert parents(world) == {"B4": None}
