@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from dagster_shared.yaml_utils import parse_yamls_with_source_position
 
+from seqsync_dagster.components.yaml_file import read_documents
 from seqsync_dagster.components.yaml_source import YamlSource, not_yaml
 from seqsync_dagster.sequence.strict import nearest
 
@@ -65,7 +65,7 @@ def _matching(folder: Path, pattern: str) -> list[Path]:
 
 def _read(source: YamlSource, file: Path) -> tuple[Any, SourcePositionTree]:
     try:
-        documents = parse_yamls_with_source_position(file.read_text(encoding="utf-8"), filename=str(file))
+        documents = read_documents(file.read_text(encoding="utf-8"), str(file))
     except yaml.MarkedYAMLError as error:
         raise not_yaml(error) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -78,5 +78,5 @@ def _read(source: YamlSource, file: Path) -> tuple[Any, SourcePositionTree]:
             "from",
         )
     [document] = documents
-    source.refuse_repeated_names(document.source_position_tree)
-    return {"name": file.stem, **document.value}, document.source_position_tree
+    source.refuse_repeated(str(file), document.node)
+    return {"name": file.stem, **document.value}, document.tree

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 from pydantic import BaseModel, RootModel, ValidationError
 
+from seqsync_dagster.components.yaml_file import LOADER
 from seqsync_dagster.errors import ConfigurationError
 from seqsync_dagster.sequence.strict import nearest
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     import dagster as dg
     from dagster_shared.yaml_utils.source_position import SourcePosition, SourcePositionTree
     from pydantic_core import ErrorDetails
-
-#: The one in C reads a file ten times as fast, and is not everywhere.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[str | int, ...]
@@ -78,7 +76,7 @@ class YamlSource:
         `is_tag` tells locations that pydantic makes up (the arms of a union) from those in the file.
         """
         if self.tree is not None:
-            self.refuse_repeated_names(self.tree)
+            self._refuse_repeated_names(self.tree)
         try:
             return spec.model_validate(self.raw)
         except ValidationError as error:
@@ -113,13 +111,17 @@ class YamlSource:
             return ("defaults", *location[2:])
         return location
 
-    def refuse_repeated_names(self, tree: SourcePositionTree) -> None:
-        """Raise `ConfigurationError` for a name that stands twice in a mapping of the document that begins there."""
+    def refuse_repeated(self, file: str, node: yaml.Node) -> None:
+        """Raise `ConfigurationError` for a name that stands twice in a mapping."""
         # YAML takes the last of two equal names and says nothing.
-        file = tree.position.filename
-        for name, start in _repeated_names(Path(file), tree.position.start.line):
+        for name, start in _repeated_in(node):
             message = f"{name!r} stands twice in the same mapping; only the last one would count. Take one out."
             raise ConfigurationError(_at(file, start, message, self.quote))
+
+    def _refuse_repeated_names(self, tree: SourcePositionTree) -> None:
+        file = tree.position.filename
+        for node in _nodes(Path(file), tree.position.start.line):
+            self.refuse_repeated(file, node)
 
 
 def unknown_name(what: str, name: str, known: Collection[str], plural: str) -> str:
@@ -280,14 +282,15 @@ def _at(file: str, start: tuple[int, int], message: str, quote: bool) -> str:
     return f"{text}\n{margin}{line}\n{' ' * (len(margin) + column - 1)}^"
 
 
-def _repeated_names(file: Path, first_line: int) -> Iterator[tuple[str, tuple[int, int]]]:
+def _nodes(file: Path, first_line: int) -> Iterator[yaml.Node]:
+    """The document of a file that the line is in."""
     try:
-        documents = list(yaml.compose_all(file.read_text(encoding="utf-8"), Loader=_LOADER))
+        documents = list(yaml.compose_all(file.read_text(encoding="utf-8"), Loader=LOADER))
     except (OSError, yaml.YAMLError):
         return
     for document in documents:
         if document is not None and document.start_mark.line < first_line <= document.end_mark.line + 1:
-            yield from _repeated_in(document)
+            yield document
 
 
 def _repeated_in(node: yaml.Node) -> Iterator[tuple[str, tuple[int, int]]]:

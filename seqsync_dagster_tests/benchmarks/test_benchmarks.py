@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
-from seqsync_dagster_tests.benchmarks import changes, first_load, plan
+from seqsync_dagster_tests.benchmarks import changes, first_load, load, plan
 
 
 def test_the_planning_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,3 +24,12 @@ def test_the_benchmark_of_changes_runs(capsys: pytest.CaptureFixture[str]) -> No
 def test_the_first_load_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
     first_load.main(["--rows", "3000", "--parents"])
     assert "settle_completed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("way", ["bare", "files"])
+def test_the_load_benchmark_loads_what_it_compares(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load.write_location(tmp_path, 4, 2, way)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "many.definitions", raising=False)
+    monkeypatch.delitem(sys.modules, "many", raising=False)
+    assert load.load(2, tmp_path) > 0
