@@ -35,7 +35,9 @@ def check_guards(
     if limit is not None and limit.exceeded(change.removals, change.acknowledged):
         broken.append(_broken("max_removed", limit, change.removals, change.acknowledged, "would be removed"))
     limit = guards.max_updated
-    if limit is not None and not asked and limit.exceeded(change.updates, change.acknowledged):
+    # A first run with mode: update has nothing that its updates could be a share of.
+    judged = limit is not None and not asked and change.acknowledged > 0
+    if limit is not None and judged and limit.exceeded(change.updates, change.acknowledged):
         because = f" because {resync_reason}" if resync_reason else ""
         of = "acknowledged or found" if change.found else "acknowledged"
         would = f"would be updated{because}"

@@ -67,3 +67,15 @@ def test_guards_on_creates_and_on_invalid_rows_name_number_and_limit(world: Worl
     world.insert("crm.accounts", [(None, "No key", None, None), ("A1 ", "Twin", None, None)])
     with pytest.raises(GuardTripped, match="max_invalid: 3 of 7 rows have a null key, or one that another row has too"):
         world.run("accounts")
+
+
+def test_a_first_run_that_only_updates_is_measured_by_nothing(world: World) -> None:
+    small_company(world)
+    world.run_all()
+    limit = {"max_updated": {"percent": 10, "min_rows": 0}}
+    found = {**ACCOUNTS, "name": "sites", "mode": "update", "guards": limit, "fields": {"Description": "name"}}
+    world.sequence = crm(found)
+    assert world.run("sites").counts.updated == 3
+    world.sql("UPDATE crm.accounts SET name = name || '!'")
+    with pytest.raises(GuardTripped, match="max_updated: 3 of 3 acknowledged records"):
+        world.run("sites")
