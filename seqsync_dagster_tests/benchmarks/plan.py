@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from seqsync_dagster.engine.settling import settle_completed
 from seqsync_dagster.engine.site import Site, Work
 from seqsync_dagster.journal import Journal, Scope
 from seqsync_dagster.ledger import registry
+from seqsync_dagster.sequence.options import OptionRemark
 from seqsync_dagster.sequence.spec import SequenceSpec
 from seqsync_dagster.warehouse.hashing import row_hash
 from seqsync_dagster.warehouse.open import Room, open_warehouse
@@ -96,6 +97,9 @@ class _Silent:
         key = FieldInfo("External_Id__c", "External id", "string", 255, matchable=True, unique=True)
         fields = {name: FieldInfo(name, name, "string", 255) for name in cast(dict[str, str], SYNC["fields"])}
         return ObjectInfo(object, object, {key.name: key, **fields})
+
+    def remarks(self, object: str, options: Mapping[str, Any]) -> Sequence[OptionRemark]:
+        return []
 
 
 class Bench:

@@ -22,7 +22,7 @@ from seqsync_dagster.destinations.salesforce.errors import (
     reply_error,
     row_error,
 )
-from seqsync_dagster.destinations.salesforce.query import _compared, chunks, soql_text
+from seqsync_dagster.destinations.salesforce.query import chunks, comparable, soql_text
 from seqsync_dagster.errors import DestinationError
 
 
@@ -97,13 +97,13 @@ def test_what_soql_holds_equal() -> None:
     def field(type_: str, *, case_sensitive: bool = False) -> FieldInfo:
         return FieldInfo("F", "F", type_, case_sensitive=case_sensitive)
 
-    assert _compared(" Abc ", field("string")) == "abc"
-    assert _compared("Abc", field("string", case_sensitive=True)) == "Abc"
-    assert _compared("001000000000001AAA", field("id")) == "001000000000001"
-    assert _compared("100.0", field("double")) == _compared("1E2", field("double")) == "100"
-    assert _compared("x) OR (Id != null", field("double")) is None
-    assert _compared("NaN", field("double")) is None
-    assert _compared("  ", field("string")) is None
+    assert comparable(" Abc ", field("string")) == "abc"
+    assert comparable("Abc", field("string", case_sensitive=True)) == "Abc"
+    assert comparable("001000000000001AAA", field("id")) == "001000000000001"
+    assert comparable("100.0", field("double")) == comparable("1E2", field("double")) == "100"
+    assert comparable("x) OR (Id != null", field("double")) is None
+    assert comparable("NaN", field("double")) is None
+    assert comparable("  ", field("string")) is None
 
 
 def test_describe_reads_required_and_matchable() -> None:
