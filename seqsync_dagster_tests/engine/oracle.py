@@ -159,16 +159,14 @@ class SyncOracle:
             entry.state, entry.refused = "rejected", tuple(row.values())
             return
         counts["updated" if entry.exists else "created"] += 1
+        there = {k for k, e in self.entries.items() if e.exists}
         entry.held, entry.exists, entry.state, entry.refused = tuple(row.values()), True, "acknowledged", None
         entry.record = record
         own = {f for f, (p, _) in self.lookups().items() if p == self.name}
         # Only where a loop is broken does a row go before its parent.
-        entry.lacking = {f: k for f, k in parents.items() if without and f in own and k and not self._before(k, key)}
+        entry.lacking = {f: k for f, k in parents.items() if without and f in own and k and k not in there}
         entry.parents = {f: None if f in entry.lacking else k for f, k in parents.items()}
         entry.means = parents
-
-    def _before(self, parent: str, key: str) -> bool:
-        return parent != key and self._exists(parent)
 
     def close(self) -> int:
         """Fill in what records went without; how many."""
