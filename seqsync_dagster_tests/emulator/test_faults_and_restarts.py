@@ -83,7 +83,7 @@ def test_a_reset_leaves_an_org_as_new(emulator: EmulatorProcess) -> None:
     api = emulator.login()
     assert api.query("SELECT Id FROM Organization") == org
     assert emulator.records("Account") == []
-    assert len(api.query("SELECT Id FROM User")) == 6
+    assert len(api.query("SELECT Id FROM User")) == 7
     assert api.get("jobs/ingest").json()["records"] == []
     # A job with the number of one that was at work does its own work.
     assert api.run_job("Name\nx\n", "insert", "Account")["numberRecordsProcessed"] == 1
