@@ -185,7 +185,9 @@ def _plan(
         other = work.site.sequence.sync(unknown)
         found = work.site.destination.describe(other.object).fields.get(other.match or "")
         cases[unknown] = found is not None and found.case_sensitive
-    against = Against(tables, known, digest, cases, arrivals, full, stale > 0 or for_review)
+    # A checksum says that nothing is to be done, and not what a plan to be read, or one that was read, consists of.
+    reading = for_review or reviewed is not None
+    against = Against(tables, known, digest, cases, arrivals, full, stale > 0 or reading)
     # Where the differences are the whole model, there is little to join them to, and sending them takes far longer.
     whole = full or first or known is not found_so
 
@@ -194,7 +196,7 @@ def _plan(
 
     compared = economically(lambda: compare(work, room, source, model, against))
     if reviewed is not None:
-        compared = take_up(work, room, tables, reviewed, compared, digest)
+        compared = take_up(work, room, tables, reviewed, digest)
     elif compared.unchanged:
         room.release_model()
         assert known is not None and compared.rows is not None

@@ -77,9 +77,7 @@ def forget_reviewed(work: Work, room: Room) -> None:
     room.connection.commit()
 
 
-def take_up(
-    work: Work, room: Room, tables: StateTables, reviewed: Reviewed, compared: Comparison, digest: str
-) -> Comparison:
+def take_up(work: Work, room: Room, tables: StateTables, reviewed: Reviewed, digest: str) -> Comparison:
     """Put the kept differences in the place of those just found, and say how many rows the model has newer."""
     if digest != reviewed.mapping_digest:
         raise PlanOutdated(
@@ -87,7 +85,7 @@ def take_up(
             f"was made. Nothing was sent. Run the job {work.site.sequence.name}_plan and read the new plan."
         )
     connection = room.connection
-    newer = reviewed.differing if compared.unchanged else kept.newer(connection, tables, work.sync)
+    newer = kept.newer(connection, tables, work.sync)
     if newer:
         work.log(
             f"{work.sync.name}: the model has {newer} rows that are newer than plan {reviewed.review_id}; "

@@ -120,6 +120,19 @@ def test_before_and_after_are_shown_from_the_org_and_sensitive_values_are_not(wo
     assert "x@example.com" not in repr(reports)
 
 
+def test_rows_that_wait_are_no_newer_rows(world: World) -> None:
+    small_company(world)
+    world.insert("crm.contacts", [("C9", "Held", None, "A77", None), ("C8", "Refused", "no address", None, None)])
+    world.run_all()
+    world.sql("UPDATE crm.accounts SET name = 'Acme Inc' WHERE account_id = 'A1'")
+    reports = review(world)
+    world.sql("UPDATE crm.accounts SET name = 'Acme' WHERE account_id = 'A1'")
+    assert send(world, reports)["accounts"].counts.updated == 1
+    assert everything(world)[0]["A1"]["Name"] == "Acme Inc"
+    newer = [line for line in world.lines if "newer than plan" in line]
+    assert [line.split(" rows")[0] for line in newer] == ["accounts: the model has 1"]
+
+
 def test_a_removal_that_was_read_is_done_by_finish(world: World) -> None:
     small_company(world)
     world.run_all()
