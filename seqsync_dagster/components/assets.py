@@ -37,6 +37,7 @@ from seqsync_dagster.errors import (
     GuardTripped,
     LeaseHeld,
     LeaseLost,
+    PlanOutdated,
     SeqsyncError,
     SequenceStopped,
 )
@@ -237,8 +238,9 @@ def _broken_off(context: dg.AssetExecutionContext, step: Step, error: SeqsyncErr
     if isinstance(error, GuardTripped):
         message, extra = _how_to_approve(error), {"seqsync/plan_id": error.plan_id}
         yield from _only_wanted(context, step, checks.tripped(step.key, message, error.plan_id))
-    # Another run has taken over, and how the sync stands is that one's to say.
-    if not isinstance(error, LeaseLost):
+    # Another run has taken over, and how the sync stands is that one's to say; a plan that cannot be sent any more is
+    # nobody's failure but of the run that asked for it.
+    if not isinstance(error, LeaseLost | PlanOutdated):
         message = yield from _stand(context, step, message)
     fail(context, step, message, error, extra)
 

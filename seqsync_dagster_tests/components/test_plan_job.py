@@ -78,6 +78,9 @@ def test_a_plan_is_told_on_the_assets_written_for_ci_and_sent_as_it_was_read(
     assert not again.success
     failures = [e.step_failure_data for e in again.all_events if e.is_step_failure]
     assert "there is no plan" in str(failures[0].user_failure_data)
+    # What somebody asked for in vain stops nobody: the syncs below do not wait for anything.
+    assert "wait until" not in str(failures[0].user_failure_data)
+    assert run(defs, instance, job="__ASSET_JOB", select=[CONTACTS]).success
     assert {r["Name"] for r in org.records("Account")} == {"name 0", "name 1", "name 2"}
 
 
