@@ -28,6 +28,14 @@ attributes:
   client_id: id
   client_secret: {env: TEST_SALESFORCE_SECRET}
 """
+#: A connection that the emulator lets in.
+EMULATED = """
+type: seqsync_dagster.SalesforceConnection
+attributes:
+  url: {env: TEST_SALESFORCE_URL}
+  client_id: demo
+  client_secret: demo-secret
+"""
 #: Two syncs, the second below the first; they read tables, so no dbt is needed.
 PAIR = """
 type: seqsync_dagster.SyncSequence

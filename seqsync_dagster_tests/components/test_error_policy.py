@@ -17,15 +17,8 @@ from sqlalchemy.pool import NullPool
 
 from seqsync_dagster_tests.emulator_process import EmulatorProcess, emulator  # noqa: F401
 
-from .location import Location, location, run
+from .location import EMULATED, Location, location, run
 
-SALESFORCE = """
-type: seqsync_dagster.SalesforceConnection
-attributes:
-  url: {env: TEST_SALESFORCE_URL}
-  client_id: demo
-  client_secret: demo-secret
-"""
 #: Workspaces are below accounts; people stand beside them.
 SEQUENCE = """
 type: seqsync_dagster.SyncSequence
@@ -68,7 +61,7 @@ def org(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> EmulatorP
 
 @pytest.fixture
 def made() -> Iterator[Location]:
-    with location(salesforce=SALESFORCE) as made:
+    with location(salesforce=EMULATED) as made:
         sql(made.root, "CREATE SCHEMA crm")
         yield made
 

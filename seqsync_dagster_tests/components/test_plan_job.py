@@ -12,8 +12,8 @@ import pytest
 
 from seqsync_dagster_tests.emulator_process import EmulatorProcess, emulator  # noqa: F401
 
-from .location import Location, location, run
-from .test_drift import ACCOUNTS, CONTACTS, SALESFORCE, SEQUENCE, sql
+from .location import EMULATED, Location, location, run
+from .test_drift import ACCOUNTS, CONTACTS, SEQUENCE, sql
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def org(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> EmulatorP
 
 @pytest.fixture
 def made() -> Iterator[Location]:
-    with location(salesforce=SALESFORCE, crm=textwrap.dedent(SEQUENCE).replace("DRIFT", "null")) as made:
+    with location(salesforce=EMULATED, crm=textwrap.dedent(SEQUENCE).replace("DRIFT", "null")) as made:
         sql(
             made.root,
             "CREATE SCHEMA crm",
