@@ -11,7 +11,7 @@ import dagster as dg
 from seqsync_dagster.warehouse.source import ModelSource
 
 if TYPE_CHECKING:
-    from seqsync_dagster.sequence.spec import SyncSpec
+    from seqsync_dagster.sequence.sync import SyncSpec
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from seqsync_dagster.components.private import NamespacedMetadataSet, TableMetadataSet
-from seqsync_dagster.sequence.spec import ColumnMapping, ConstantMapping, ParentLookup, RecordLookup
+from seqsync_dagster.sequence.mappings import ColumnMapping, ConstantMapping, ParentLookup, RecordLookup
 
 if TYPE_CHECKING:
     from seqsync_dagster.engine.report import (
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
         RowProblem,
         SyncReport,
     )
-    from seqsync_dagster.sequence.spec import FieldMapping, SequenceSpec, SyncSpec
+    from seqsync_dagster.sequence.mappings import FieldMapping
+    from seqsync_dagster.sequence.spec import SequenceSpec
+    from seqsync_dagster.sequence.sync import SyncSpec
 
 
 class SyncMetadata(NamespacedMetadataSet):

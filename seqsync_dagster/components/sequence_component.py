@@ -25,7 +25,9 @@ from seqsync_dagster.components.yaml_source import Location, YamlSource, as_writ
 from seqsync_dagster.errors import SeqsyncError
 from seqsync_dagster.sequence.defaults import OWN
 from seqsync_dagster.sequence.graph import order, waits_for
-from seqsync_dagster.sequence.spec import ParentLookup, RecordLookup, SequenceSpec, SyncSpec
+from seqsync_dagster.sequence.mappings import ParentLookup, RecordLookup
+from seqsync_dagster.sequence.spec import SequenceSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 
 if TYPE_CHECKING:
     from seqsync_dagster.engine.run import Site

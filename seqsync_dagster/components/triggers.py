@@ -12,8 +12,8 @@ from zoneinfo import available_timezones
 import dagster as dg
 
 from seqsync_dagster.errors import SeqsyncError
-from seqsync_dagster.sequence.spec import CronTrigger, ModelsTrigger
 from seqsync_dagster.sequence.strict import nearest
+from seqsync_dagster.sequence.triggers import CronTrigger, ModelsTrigger
 
 if TYPE_CHECKING:
     from seqsync_dagster.sequence.spec import SequenceSpec

@@ -15,7 +15,7 @@ from seqsync_dagster.errors import BudgetSpent, DestinationUnreachable
 from seqsync_dagster.ledger import rows as plan_rows
 from seqsync_dagster.ledger.rows import MASK, Group
 from seqsync_dagster.ledger.tables import ADOPT, CLEAR, CREATE, DELETE, LINK, REFERENCE, UPDATE, StateTables
-from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 from seqsync_dagster.warehouse.open import Room, pages
 
 #: Rows per frame. Large enough that a frame's fixed costs vanish, small enough that memory stays flat.

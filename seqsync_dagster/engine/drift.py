@@ -28,7 +28,7 @@ from seqsync_dagster.ledger import registry
 from seqsync_dagster.ledger.fingerprint import OUT_OF_STEP, Model, mapping_digest
 from seqsync_dagster.ledger.registry import Registered
 from seqsync_dagster.ledger.rows import MASK
-from seqsync_dagster.sequence.spec import Drift, Limit
+from seqsync_dagster.sequence.limits import Drift, Limit
 from seqsync_dagster.warehouse.open import Room, check_types, reraise
 from seqsync_dagster.warehouse.source import ModelSource
 

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from seqsync_dagster.destinations.protocol import DEST_ID, Destination
 from seqsync_dagster.ledger.tables import ADOPT, CREATE, LINK, UPDATE
-from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 
 #: Operations on records whose ids the plan knows.
 _BY_ID = (UPDATE, ADOPT, LINK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seqsync_dagster.errors import GuardTripped
-from seqsync_dagster.sequence.spec import Guards
+from seqsync_dagster.sequence.limits import Guards
 
 
 @dataclass(frozen=True)

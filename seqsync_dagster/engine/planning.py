@@ -46,7 +46,7 @@ from seqsync_dagster.ledger.references import make_stale_due
 from seqsync_dagster.ledger.registry import Registered
 from seqsync_dagster.ledger.reviewed import Reviewed
 from seqsync_dagster.ledger.tables import Shape, StateTables
-from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 from seqsync_dagster.warehouse.open import Room, check_types, reraise
 from seqsync_dagster.warehouse.source import ModelSource
 

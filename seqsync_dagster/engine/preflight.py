@@ -18,15 +18,10 @@ import pyarrow as pa
 from seqsync_dagster.destinations.protocol import Destination, FieldInfo, FieldKind, ObjectInfo
 from seqsync_dagster.errors import ConfigurationError, DestinationRefused
 from seqsync_dagster.ledger.fingerprint import type_that_counts
-from seqsync_dagster.sequence.spec import (
-    ColumnMapping,
-    ConstantMapping,
-    ParentLookup,
-    RecordLookup,
-    SequenceSpec,
-    SyncSpec,
-)
+from seqsync_dagster.sequence.mappings import ColumnMapping, ConstantMapping, ParentLookup, RecordLookup
+from seqsync_dagster.sequence.spec import SequenceSpec
 from seqsync_dagster.sequence.strict import nearest
+from seqsync_dagster.sequence.sync import SyncSpec
 from seqsync_dagster.warehouse.column_types import ColumnKind, ColumnType, read_type
 
 Write = Literal["create", "update"]

@@ -14,7 +14,7 @@ from seqsync_dagster.engine.site import Work, checked_account
 from seqsync_dagster.journal import OpenRun, OpenSend, Scope
 from seqsync_dagster.ledger import registry
 from seqsync_dagster.ledger.tables import StateTables
-from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 from seqsync_dagster.warehouse.open import Room
 
 

@@ -10,7 +10,7 @@ from seqsync_dagster.engine.planning import Planned
 from seqsync_dagster.engine.report import Counts, RowChange, RowProblem, SyncReport, Verdict
 from seqsync_dagster.engine.site import Work
 from seqsync_dagster.ledger import tables as t
-from seqsync_dagster.sequence.spec import Limit
+from seqsync_dagster.sequence.limits import Limit
 
 _STATUS = {
     "rejected": "rejected",

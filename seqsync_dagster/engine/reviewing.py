@@ -17,7 +17,7 @@ from seqsync_dagster.ledger import reviewed as kept
 from seqsync_dagster.ledger.plan import plan_id
 from seqsync_dagster.ledger.reviewed import Reviewed
 from seqsync_dagster.ledger.tables import StateTables
-from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 from seqsync_dagster.warehouse.open import Room
 
 

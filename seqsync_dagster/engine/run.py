@@ -29,7 +29,7 @@ from seqsync_dagster.errors import LeaseLost
 from seqsync_dagster.journal import Scope
 from seqsync_dagster.ledger import rows
 from seqsync_dagster.ledger.tables import StateTables
-from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 from seqsync_dagster.warehouse.open import Room, reraise
 from seqsync_dagster.warehouse.source import ModelSource
 

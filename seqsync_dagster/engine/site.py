@@ -13,7 +13,8 @@ from seqsync_dagster.journal.lease import Lease
 from seqsync_dagster.journal.store import Journal
 from seqsync_dagster.ledger.registry import Registered
 from seqsync_dagster.ledger.tables import StateTables
-from seqsync_dagster.sequence.spec import SequenceSpec, SyncSpec
+from seqsync_dagster.sequence.spec import SequenceSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 from seqsync_dagster.warehouse.open import Warehouse
 
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from seqsync_dagster.ledger import tables as t
 from seqsync_dagster.ledger.delta import temporary
 from seqsync_dagster.ledger.tables import Shape, StateTables, key_column, parent_column, ref_column
-from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 
 #: States of rows that have a record, and a reference in it.
 _STANDING = (t.ACKNOWLEDGED, t.REJECTED, t.HELD)

@@ -22,7 +22,7 @@ from seqsync_dagster.ledger.tables import (
     parent_column,
     value_column,
 )
-from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 
 #: Temporary table of the differences: model rows that the ledger does not hold
 #: as they are (`fingerprint` set), and ledger fingerprints that no model row has (`old_fingerprint` set).

@@ -14,7 +14,7 @@ from seqsync_dagster.ledger.delta import temporary
 from seqsync_dagster.ledger.fingerprint import Model, fingerprint, key_text
 from seqsync_dagster.ledger.moments import as_meant
 from seqsync_dagster.ledger.tables import Shape, StateTables, ref_column, value_column
-from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 from seqsync_dagster.warehouse.open import Parts, Room, pages
 
 #: Temporary tables of the watched records: numbered, and with the values they must hold.

@@ -18,7 +18,7 @@ from seqsync_dagster.ledger.drift import Expected
 from seqsync_dagster.ledger.fingerprint import Model, canonical, trimmed
 from seqsync_dagster.ledger.plan import JUDGED
 from seqsync_dagster.ledger.tables import Shape, StateTables, parent_column, ref_column, value_column
-from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 from seqsync_dagster.warehouse.open import Room
 
 #: Temporary table of the rows that look for their record: numbered, with what they are found by.

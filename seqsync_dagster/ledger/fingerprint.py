@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from seqsync_dagster.ledger.moments import zone_that_counts
 from seqsync_dagster.ledger.tables import Shape
-from seqsync_dagster.sequence.spec import ParentLookup, RecordLookup, SyncSpec
+from seqsync_dagster.sequence.mappings import ParentLookup, RecordLookup
+from seqsync_dagster.sequence.sync import SyncSpec
 from seqsync_dagster.warehouse.hashing import row_hash
 
 #: PostgreSQL types without a hash function of their own; their text stands in.

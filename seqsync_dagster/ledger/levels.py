@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from seqsync_dagster.ledger import tables as t
 from seqsync_dagster.ledger.delta import temporary
 from seqsync_dagster.ledger.tables import Shape
-from seqsync_dagster.sequence.spec import ParentLookup, SyncSpec
+from seqsync_dagster.sequence.mappings import ParentLookup
+from seqsync_dagster.sequence.sync import SyncSpec
 
 #: Temporary table: match_key and level of every row that can go, and the fields that a row goes without because
 #: it is where a loop was broken (each followed by a comma, else null).

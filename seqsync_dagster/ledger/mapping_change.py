@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqsync_dagster.ledger.fingerprint import mapping_content, mapping_digest
-from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 
 #: Said when nothing better is known: the ledger is older than the column that tells.
 UNKNOWN_CHANGE = "the mapping, or a type of the model, changed"

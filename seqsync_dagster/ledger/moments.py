@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from seqsync_dagster.ledger.tables import Shape
-from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 from seqsync_dagster.warehouse.column_types import read_type
 
 

@@ -20,7 +20,8 @@ from seqsync_dagster.ledger.deferred import lacking_of_deferred
 from seqsync_dagster.ledger.delta import delta_table, temporary
 from seqsync_dagster.ledger.levels import LEVELS, own_lookups, write_levels
 from seqsync_dagster.ledger.tables import Shape, StateTables, key_column, parent_column, ref_column, value_column
-from seqsync_dagster.sequence.spec import IfMissing, SyncSpec
+from seqsync_dagster.sequence.mappings import IfMissing
+from seqsync_dagster.sequence.sync import SyncSpec
 from seqsync_dagster.warehouse.hashing import row_hash
 from seqsync_dagster.warehouse.open import Parts, Room
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from seqsync_dagster.ledger import tables as t
 from seqsync_dagster.ledger.tables import Shape, StateTables, parent_column, ref_column
-from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 
 
 def make_stale_due(

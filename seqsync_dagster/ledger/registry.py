@@ -21,7 +21,7 @@ from seqsync_dagster.ledger.tables import (
     parent_column,
     ref_column,
 )
-from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 from seqsync_dagster.warehouse.open import lock_creation, qualified
 
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from seqsync_dagster.ledger.delta import temporary
 from seqsync_dagster.ledger.fingerprint import Model, fingerprint, fingerprint_over
 from seqsync_dagster.ledger.tables import StateTables
-from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 
 _REHASHED = "seqsync_rehashed"
 

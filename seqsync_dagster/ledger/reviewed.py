@@ -18,7 +18,7 @@ from seqsync_dagster.ledger import tables as t
 from seqsync_dagster.ledger.delta import DELTA, delta_table, temporary
 from seqsync_dagster.ledger.registry import Registered, columns_of
 from seqsync_dagster.ledger.tables import Shape, StateTables, lookup_column, parent_column, ref_column
-from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from seqsync_dagster.ledger import tables as t
 from seqsync_dagster.ledger.deferred import due_reference
 from seqsync_dagster.ledger.levels import own_lookups
 from seqsync_dagster.ledger.tables import Shape, StateTables, parent_column, ref_column, value_column
-from seqsync_dagster.sequence.spec import SyncSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 
 MASK = "***"
 

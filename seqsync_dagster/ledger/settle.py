@@ -16,7 +16,8 @@ from seqsync_dagster.ledger.deferred import fills_references, lacks, write_fille
 from seqsync_dagster.ledger.delta import temporary
 from seqsync_dagster.ledger.mapping_change import MIXED, sent_by_another
 from seqsync_dagster.ledger.tables import Shape, StateTables, key_column, parent_column, ref_column
-from seqsync_dagster.sequence.spec import SequenceSpec, SyncSpec
+from seqsync_dagster.sequence.spec import SequenceSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 
 _NEW = "seqsync_new_rows"
 

@@ -25,15 +25,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from seqsync_dagster.sequence.spec import (
-    ColumnMapping,
-    ConstantMapping,
-    FieldMapping,
-    ParentLookup,
-    RecordLookup,
-    SequenceSpec,
-    SyncSpec,
-)
+from seqsync_dagster.sequence.mappings import ColumnMapping, ConstantMapping, FieldMapping, ParentLookup, RecordLookup
+from seqsync_dagster.sequence.spec import SequenceSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 
 SCHEMA_VERSION = 1
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from seqsync_dagster.sequence.strict import nearest
 
 if TYPE_CHECKING:
-    from seqsync_dagster.sequence.spec import SequenceSpec, SyncSpec
+    from seqsync_dagster.sequence.spec import SequenceSpec
+    from seqsync_dagster.sequence.sync import SyncSpec
 
 
 def check(sequence: SequenceSpec) -> None:

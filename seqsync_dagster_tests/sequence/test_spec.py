@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from seqsync_dagster.sequence.graph import ancestors, children, descendants, levels, order, waits_for
-from seqsync_dagster.sequence.spec import Limit, SequenceSpec
+from seqsync_dagster.sequence.limits import Limit
+from seqsync_dagster.sequence.spec import SequenceSpec
 
 
 def sync(name: str, /, **more: Any) -> dict[str, Any]:
