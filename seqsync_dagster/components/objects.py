@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 if TYPE_CHECKING:
-    from seqsync_dagster.components.destination_component import Connection
     from seqsync_dagster.engine.report import Counts
     from seqsync_dagster.sequence.spec import SequenceSpec
 
@@ -18,30 +17,34 @@ def object_key(destination: str, object_: str) -> dg.AssetKey:
     return dg.AssetKey([destination, object_])
 
 
-def object_specs(
-    sequence: SequenceSpec, among: Iterable[SequenceSpec], connection: Connection
-) -> Iterator[dg.AssetSpec]:
+#: Connection and object -> the syncs that write to it, as sequence and sync.
+Writers = Mapping[tuple[str, str], Sequence[tuple[str, str]]]
+
+
+def writers_of(sequences: Iterable[SequenceSpec]) -> Writers:
+    """Who writes to which object, of all sequences of a code location; by name."""
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for sequence in sorted(sequences, key=lambda each: each.name):
+        for sync in sequence.syncs if sequence.show_objects else ():
+            found.setdefault((sequence.destination, sync.object), []).append((sequence.name, sync.name))
+    return found
+
+
+def object_specs(sequence: SequenceSpec, writers: Writers, kind: str) -> Iterator[dg.AssetSpec]:
     """The objects that `sequence` writes, each below all syncs that write to it.
 
     An asset can be defined once only: of several sequences that write to an object, the first by name defines it.
-    `among`: every sequence of the code location.
     """
-    others = sorted(
-        (s for s in among if s.destination == sequence.destination and s.show_objects), key=lambda s: s.name
-    )
-    writers: dict[str, list[tuple[str, str]]] = {}
-    for each in others:
-        for sync in each.syncs:
-            writers.setdefault(sync.object, []).append((each.name, sync.name))
-    for object_, syncs in writers.items():
-        if syncs[0][0] == sequence.name:
+    for object_ in dict.fromkeys(sync.object for sync in sequence.syncs):
+        syncs = writers.get((sequence.destination, object_), ())
+        if syncs and syncs[0][0] == sequence.name:
             written_by = ", ".join("/".join(sync) for sync in syncs)
             yield dg.AssetSpec(
                 object_key(sequence.destination, object_),
                 deps=[dg.AssetKey([*sync]) for sync in syncs],
                 description=f"Records of {object_} in {sequence.destination}, written by {written_by}.",
                 group_name=sequence.destination,
-                kinds={connection.kind},
+                kinds={kind},
             )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -17,7 +18,7 @@ from seqsync_dagster.components.assets import Step, run_finish_step, run_sync_st
 from seqsync_dagster.components.destination_component import Connection
 from seqsync_dagster.components.drift import run_drift_step
 from seqsync_dagster.components.inputs import DbtGraph, Inputs, all_builds, all_deps
-from seqsync_dagster.components.objects import object_specs
+from seqsync_dagster.components.objects import Writers, object_specs, writers_of
 from seqsync_dagster.components.outcome import SEQUENCE
 from seqsync_dagster.components.plan_job import Planning, build_plan_job
 from seqsync_dagster.components.sync_files import with_sync_files
@@ -174,8 +175,7 @@ class SyncSequence(dg.Component):
 
     def _object_specs(self, context: dg.ComponentLoadContext, connection: Connection) -> Iterator[dg.AssetSpec]:
         if self.spec.show_objects:
-            others = (each.spec for each in context.component_tree.get_all_components(SyncSequence))
-            yield from object_specs(self.spec, others, connection)
+            yield from object_specs(self.spec, _writers(context.component_tree), connection.kind)
 
     def get_finish_spec(self, kind: str) -> dg.AssetSpec:
         """The closing asset. Override to change how it is shown; the key must stay."""
@@ -423,6 +423,12 @@ class SyncSequence(dg.Component):
 
 
 _COMPONENT_FILES = ("defs.yaml", "defs.yml", "component.py")
+
+
+# Looked for once for a code location, and not once for each of its sequences.
+@lru_cache(maxsize=1)
+def _writers(tree: dg.ComponentTree) -> Writers:
+    return writers_of(each.spec for each in tree.get_all_components(SyncSequence))
 
 
 def _freshness(within: timedelta | None) -> dg.FreshnessPolicy | None:
