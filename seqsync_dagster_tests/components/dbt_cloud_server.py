@@ -26,7 +26,8 @@ class DbtCloud:
         self.silent = Event()
         """Set: replies wait until it is cleared, which `released` tells."""
         self.released = Event()
-        self.calls: list[str] = []
+        self.asked_since: list[str] = []
+        """From where on each look asked for runs."""
         self._clock = datetime.now(UTC) - timedelta(hours=2)
 
     def end(self, status: int = SUCCESS, job: int = JOB) -> int:
@@ -58,6 +59,7 @@ class DbtCloud:
         return 404, {"status": {"code": 404, "user_message": "The requested resource wasn't found."}}
 
     def _page(self, query: dict[str, str]) -> Any:
+        self.asked_since.append(json.loads(query["finished_at__range"])[0])
         low, high = (datetime.fromisoformat(text) for text in json.loads(query["finished_at__range"]))
         assert (query["project_id"], query["environment_id"]) == (str(PROJECT), str(ENVIRONMENT))
         assert query["order_by"] == "finished_at"
@@ -74,7 +76,6 @@ def serve() -> Iterator[DbtCloud]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
-            cloud.calls.append(parts.path)
             if cloud.silent.is_set():
                 cloud.released.wait(30)
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}

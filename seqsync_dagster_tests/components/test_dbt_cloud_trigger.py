@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from datetime import datetime
 
 import dagster as dg
 import pytest
@@ -38,7 +39,7 @@ def server() -> Iterator[DbtCloud]:
 
 @pytest.fixture
 def cloud(server: DbtCloud, monkeypatch: pytest.MonkeyPatch) -> DbtCloud:
-    server.runs, server.answer, server.calls = [], None, []
+    server.runs, server.answer = [], None
     monkeypatch.setenv("TEST_DBT_CLOUD_URL", f"{server.url}/")
     monkeypatch.setenv("TEST_DBT_CLOUD_TOKEN", TOKEN)
     monkeypatch.setenv("TEST_DBT_CLOUD_ACCOUNT", str(ACCOUNT))
@@ -90,9 +91,10 @@ def test_many_runs_between_two_ticks_are_one_run(sensor: Sensor, cloud: DbtCloud
     assert isinstance(request, dg.RunRequest) and request.run_key == str(last)
     assert isinstance(sensor.tick(), str)
     # What was looked at is not asked for again, whosever runs they were.
-    cloud.calls = []
+    cloud.end(job=99)
     sensor.tick()
-    assert [path.rsplit("/")[-1] for path in cloud.calls] == [str(JOB), "runs"]
+    sensor.tick()
+    assert datetime.fromisoformat(cloud.asked_since[-1]) == datetime.fromisoformat(cloud.runs[-1]["finished_at"])
 
 
 def test_news_during_a_run_waits_for_its_end(sensor: Sensor, cloud: DbtCloud, instance: dg.DagsterInstance) -> None:

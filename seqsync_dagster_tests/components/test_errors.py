@@ -423,6 +423,7 @@ def test_a_file_that_is_no_yaml_is_named_with_its_line(tmp_path: Path) -> None:
         "{dbt_cloud: {job: 1, account: 2, token: {evn: s3cr3t}}}",
         "{dbt_cloud: {job: 1, account: 2, token: s3cr3t, token: s3cr3t}}",
         "{dbt_cloud: {job: 1, account: 2, token: s3cr3t}",
+        "{dbt_cloud: {job: 1, account: 2, token: s3cr3t]}}",
         "{dbt_cloud: {job: 1, account: 2, token: [s3cr3t]}}",
         "{dbt_cloud: {job: 1, account: 2, token: 's3cr3t'}}",
     ],
