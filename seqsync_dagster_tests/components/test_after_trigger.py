@@ -132,6 +132,9 @@ def test_news_during_a_run_waits_for_its_end(sensor: Sensor, ends: Ends, instanc
 def test_another_code_location(defs: dg.Definitions, instance: dg.DagsterInstance, ends: Ends) -> None:
     sensor = Sensor(defs, instance, "billing_after_crm_sales", location="finance")
     assert sensor.tick() == "Runs of crm in the code location sales that end from now on count."
+    assert sensor.tick() == (
+        "Dagster has never seen a run of crm in the code location sales. Unless it is new, the name is wrong."
+    )
     here = ends(where="finance")
     assert sensor.tick() == (
         f"Run {here[:8]} of crm does not count: it is of the code location finance, and not of sales."

@@ -204,7 +204,7 @@ def test_a_model_that_was_never_built_is_waited_for(both: dg.Definitions, instan
     sensor.tick()
     for _ in range(30):
         build(instance, A)
-    assert sensor.tick() == "1 of 2 models are new; waiting for raw/contacts."
+    assert sensor.tick() == "1 of 2 models are new; waiting for raw/contacts (never built)."
     build(instance, B)
     assert isinstance(sensor.tick(), dg.RunRequest)
 

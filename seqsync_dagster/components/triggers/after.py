@@ -48,6 +48,9 @@ def build_after(target: Target, trigger: AfterTrigger, name: str) -> dg.SensorDe
         cursor = json.dumps(reached)
         location = own_location(context)
         reason = f"No run of {trigger.after}{where} has {how} since the last look."
+        if not ended and not context.instance.get_run_records(dg.RunsFilter(job_name=trigger.after), limit=1):
+            # Of a sequence in another code location nobody could say at load whether it is there.
+            reason = f"Dagster has never seen a run of {trigger.after}{where}. Unless it is new, the name is wrong."
         for run in reversed(ended):
             no = _why_not(run, trigger, location) or _circle(run, target.job, location)
             if no is None:

@@ -30,7 +30,9 @@ def build_models(
         before: Mapping[str, int] | None = None if context.cursor is None else json.loads(context.cursor)
         seen, fresh = _news(context, target, models, before)
         if len(fresh) < need:
-            waiting = [m.to_user_string() for m in models if m.to_user_string() not in fresh]
+            waiting = [
+                f"{name} (never built)" if not last else name for name, last in seen.items() if name not in fresh
+            ]
             return dg.SensorResult(
                 skip_reason=f"{len(fresh)} of {len(models)} models are new; waiting for {listed(waiting)}.",
                 cursor=json.dumps(seen),
