@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 
 import dagster as dg
@@ -139,6 +140,10 @@ def test_another_code_location(defs: dg.Definitions, instance: dg.DagsterInstanc
     assert sensor.tick() == (
         f"Run {here[:8]} of crm does not count: it is of the code location finance, and not of sales."
     )
+    ends("RUN_FAILURE", where="sales")
+    kept = json.loads(sensor.cursor or "{}")
+    sensor.cursor = json.dumps({"PIPELINE_SUCCESS": kept["PIPELINE_SUCCESS"]})
+    assert "has ended since" in str(sensor.tick()), "when: finished is new, so failures before it are old"
     ends("RUN_FAILURE", where="sales")
     request = sensor.tick()
     assert isinstance(request, dg.RunRequest), "finished: in success or failure"

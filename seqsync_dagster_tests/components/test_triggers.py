@@ -256,6 +256,21 @@ def test_schedule_runs_the_whole_job(both: dg.Definitions, stored: dg.DagsterIns
     assert request.tags[triggers.TRIGGER] == "schedule"
 
 
+def test_a_schedule_that_is_on_from_the_start_and_leaves_the_models_alone(stored: dg.DagsterInstance) -> None:
+    trigger = '{cron: "0 * * * *"'
+    with location(crm=text("all").replace(trigger, f"{trigger}, enabled: true, build: false")) as made:
+        defs = made.load()
+    assert defs.resolve_schedule_def("crm_schedule").default_status == dg.DefaultScheduleStatus.RUNNING
+    assert defs.resolve_sensor_def("crm_models").default_status == dg.DefaultSensorStatus.STOPPED
+    request = schedule_tick(defs, stored)
+    assert isinstance(request, dg.RunRequest)
+    assert [key.to_user_string() for key in request.asset_selection or []] == [
+        "crm/accounts",
+        "crm/contacts",
+        "crm/finish",
+    ]
+
+
 @pytest.mark.parametrize(("event", "status"), [("RUN_ENQUEUED", "queued"), ("RUN_START", "started")])
 def test_schedule_skips_while_a_run_is_active(
     both: dg.Definitions, stored: dg.DagsterInstance, event: str, status: str

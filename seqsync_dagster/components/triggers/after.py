@@ -41,7 +41,7 @@ def build_after(target: Target, trigger: AfterTrigger, name: str) -> dg.SensorDe
         if context.cursor is None:
             return dg.SensorResult(
                 skip_reason=f"Runs of {trigger.after}{where} that end from now on count.",
-                cursor=json.dumps(_now(context.instance, trigger)),
+                cursor=json.dumps({kind.value: _latest(context.instance, kind) for kind in _ENDS[trigger.when]}),
             )
         seen: Mapping[str, int] = json.loads(context.cursor)
         ended, reached = _ended_since(context.instance, trigger, seen)
@@ -70,9 +70,9 @@ def build_after(target: Target, trigger: AfterTrigger, name: str) -> dg.SensorDe
     return tick
 
 
-def _now(instance: dg.DagsterInstance, trigger: AfterTrigger) -> dict[str, int]:
-    latest = {kind: instance.fetch_run_status_changes(kind, limit=1).records for kind in _ENDS[trigger.when]}
-    return {kind.value: records[0].storage_id if records else 0 for kind, records in latest.items()}
+def _latest(instance: dg.DagsterInstance, kind: Any) -> int:
+    records = instance.fetch_run_status_changes(kind, limit=1).records
+    return records[0].storage_id if records else 0
 
 
 def _ended_since(
@@ -83,9 +83,11 @@ def _ended_since(
     Ends and not runs are followed: a run that began earlier may end later.
     """
     found: dict[int, str] = {}
-    reached = dict(seen)
+    reached: dict[str, int] = {}
     for kind in _ENDS[trigger.when]:
-        for record in _events(instance, kind, seen.get(kind.value, 0)):
+        # A kind of end that the trigger says only now is looked at from now on.
+        after = reached[kind.value] = seen[kind.value] if kind.value in seen else _latest(instance, kind)
+        for record in _events(instance, kind, after):
             reached[kind.value] = record.storage_id
             if record.event_log_entry.job_name == trigger.after:
                 found[record.storage_id] = record.run_id

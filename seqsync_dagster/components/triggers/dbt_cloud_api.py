@@ -10,6 +10,7 @@ import logging
 import re
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,13 +26,14 @@ from seqsync_dagster.environment import Setting, read_setting
 from seqsync_dagster.errors import ConfigurationError, DbtCloudRefused, DbtCloudUnreachable
 from seqsync_dagster.sequence.triggers import DbtCloudJob
 
-# A tick has a minute for two calls.
-_TIMEOUT_S = 10
+# A tick has a minute, for two calls at least.
+_TIMEOUT_S = 8
 _RETRIES = 1
 _WAIT_S = 1.0
 #: Clocks here and there need not agree.
 _AHEAD = timedelta(days=1)
-_PAGES = 20
+#: No page is asked for after so long.
+_PAGES_S = 15
 
 
 @dataclass(frozen=True, order=True)
@@ -73,10 +75,10 @@ def ended_runs(job: DbtCloudJob, after: Ended) -> tuple[list[Ended], Ended]:
 
 
 def _runs(client: DbtCloudWorkspaceClient, project: int, environment: int, after: Ended) -> Iterator[Any]:
-    upper, offset = datetime.now(UTC) + _AHEAD, 0
-    # The runs of the whole environment, as there is no asking for those of one job. Whatever is left after so many
-    # pages is for the next look, which goes on where this one ended.
-    for _ in range(_PAGES):
+    upper, offset, end = datetime.now(UTC) + _AHEAD, 0, time.monotonic() + _PAGES_S
+    # The runs of the whole environment, as there is no asking for those of one job. Whatever is left then is for the
+    # next look, which goes on where this one ended.
+    while time.monotonic() < end:
         page, total = client.get_runs_batch(project, environment, after.finished_at, upper, offset)
         yield from page
         offset += len(page)
