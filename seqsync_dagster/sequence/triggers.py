@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from seqsync_dagster.environment import FromEnvironment, Setting
+from seqsync_dagster.sequence.durations import as_duration
 from seqsync_dagster.sequence.strict import Strict
 from seqsync_dagster.sequence.words import Name
 
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _DAYS = dict(zip(range(1, 13), (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31), strict=True))
 
 
@@ -44,13 +44,14 @@ class CronTrigger(_BuildingTrigger):
 
 
 def _interval(value: Any) -> Any:
-    found = re.fullmatch(r"([1-9]\d*)([mhd])", str(value).strip()) if not isinstance(value, bool) else None
-    if found is None:
-        # 1:30 without quotes is ninety for YAML, so a number is not taken for minutes.
-        raise ValueError(
-            f"every {str(value)!r} is no interval: a whole number and a unit, m, h or d, e.g. 15m, 2h or 1d."
-        )
-    return found.group()
+    # 1:30 without quotes is ninety for YAML, so a number is not taken for minutes.
+    try:
+        length = as_duration(value)
+    except ValueError as error:
+        raise ValueError(f"every: {error}") from None
+    if length < timedelta(minutes=1):
+        raise ValueError(f"every {value!r} is shorter than Dagster looks; a minute, 1m, is the shortest.")
+    return value.strip() if isinstance(value, str) else f"{int(length.total_seconds())}s"
 
 
 class IntervalTrigger(_BuildingTrigger):
@@ -59,13 +60,13 @@ class IntervalTrigger(_BuildingTrigger):
     every: Annotated[
         str,
         BeforeValidator(_interval),
-        Field(description="From one start to the next: a number of minutes, hours or days, e.g. `45m`, `2h`, `1d`."),
+        Field(description="From one start to the next, e.g. `45m`, `2h`, `1h30m`, `1d`."),
     ]
 
     @property
     def interval(self) -> timedelta:
         """From one start to the next."""
-        return timedelta(**{_UNITS[self.every[-1]]: int(self.every[:-1])})
+        return as_duration(self.every)
 
 
 class ModelsTrigger(_Trigger):

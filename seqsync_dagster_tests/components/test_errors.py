@@ -154,7 +154,7 @@ WRONG = {
     ),
     "an interval without a unit": (
         on("{every: 1:30}"),
-        "every '90' is no interval: a whole number and a unit, m, h or d, e.g. 15m, 2h or 1d.",
+        "every: 90 is no length of time. Write a number with its unit: 90s, 30m, 26h, 2d, or 1h30m.",
     ),
     "two intervals": (on("{every: 1h}", "{every: 2h}"), "runs_on says every twice; the shorter interval is enough."),
     "an unknown name in a trigger": (on("{every: 1h, enable: true}"), "unknown name 'enable'. Did you mean 'enabled'?"),

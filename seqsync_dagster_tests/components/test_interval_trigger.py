@@ -66,4 +66,9 @@ def test_a_late_tick_moves_no_later_one(passed: int, began: int, reason: str | N
 
 
 def test_units() -> None:
-    assert [IntervalTrigger(every=e).interval.total_seconds() for e in ("1m", "2h", "3d")] == [60, 7200, 259_200]
+    assert [IntervalTrigger(every=e).interval.total_seconds() for e in ("1m", "2h", "3d", "1h30m")] == [
+        60,
+        7200,
+        259_200,
+        5400,
+    ]

@@ -110,6 +110,8 @@ def schedules_and_sensors_are_switched_on(office: Office, page: Page) -> None:
     """With a click each, and they stay so."""
     page.goto(f"{office.url}/automation")
     expect(page.get_by_text("crm_schedule").first).to_be_visible()
+    # A click before the states have arrived is lost.
+    page.wait_for_load_state("networkidle")
     ask = """{ repositoriesOrError { ... on RepositoryConnection { nodes {
         schedules { name scheduleState { status } } sensors { name sensorState { status } } } } } }"""
 
