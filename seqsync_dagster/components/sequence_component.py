@@ -12,6 +12,7 @@ import dagster as dg
 from pydantic import BaseModel
 
 from seqsync_dagster.components import checks, executors, metadata, options
+from seqsync_dagster.components.alert_sensor import build_watch
 from seqsync_dagster.components.alerting import alerting, check_addresses, has_alerts
 from seqsync_dagster.components.assets import Step, run_finish_step, run_sync_step
 from seqsync_dagster.components.destination_component import Connection
@@ -139,7 +140,10 @@ class SyncSequence(dg.Component):
                 *self._drift_job(),
             ],
             schedules=list(build_schedules(self.spec, held_by, self.source.error)),
-            sensors=list(build_sensors(self.spec, all_deps(inputs.values()), syncs, held_by, self.source.error)),
+            sensors=[
+                *build_sensors(self.spec, all_deps(inputs.values()), syncs, held_by, self.source.error),
+                *([build_watch(self.spec, lambda: self.open_journal(warehouse))] if has_alerts(self.spec) else []),
+            ],
             resources={options.RESOURCE: options.OPTIONS},
         )
 

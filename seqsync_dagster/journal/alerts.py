@@ -116,6 +116,15 @@ class Alerts:
                 if conditions and (text := compose(kind, conditions)) is not None  # type: ignore[arg-type]
             ]
 
+    def begun(self) -> list[tuple[str, str, Told]]:
+        """What has begun and was not told yet, with sync and channel, oldest first."""
+        a = tables.alert.c
+        with self._database.read() as connection:
+            rows = connection.execute(
+                sa.select(tables.alert).where(a.sequence == self._sequence, a.raised_at.is_(None)).order_by(a.since)
+            ).all()
+        return [(row.sync, row.channel, _told(row)) for row in rows]
+
     def take_up(self, channels: Collection[str]) -> list[Kept]:
         """Messages for these channels that nobody is sending, oldest first. Whoever takes them has `CLAIM`."""
         m, now = tables.letter.c, database_now()

@@ -40,6 +40,8 @@ class Facts:
     """The run came to its end, so that without a `resync_reason` there is no full resync any more."""
     last_run: datetime | None = None
     """When a run has ended last."""
+    only_later: bool = False
+    """Nothing was looked at: what has begun goes on, as far as is known."""
 
 
 class Known(Protocol):
@@ -97,9 +99,9 @@ def _is_so(condition: Condition, facts: Facts, before: Known | None, now: dateti
         case "rejected":
             return None if facts.refused is None else _refused(condition, facts.refused, before)
         case "held_longer_than":
-            if facts.held is None:
+            if facts.held is None and not (facts.only_later and before is not None):
                 return None
-            if not facts.held:
+            if facts.held == 0:
                 return False
             return True if before is not None and now - before.since >= after else "begun"
         case "slower_than":
@@ -131,7 +133,8 @@ def sentence(condition: Condition, facts: Facts) -> str:
             sent = f"; new ones: {facts.refused.fresh} of {facts.refused.judged} sent" if facts.refused.judged else ""
             return f"Refused rows: {facts.refused.now}{sent}{limit}."
         case "held_longer_than":
-            return f"{facts.held or 'Some'} rows are held, and there were some at every run for {after} and longer."
+            rows = f"{facts.held} rows are" if facts.held else "Rows are"
+            return f"{rows} held, and there were some at every run for {after} and longer."
         case "slower_than" if facts.took is not None:
             return f"It took {span(facts.took)} by now; told above {after}."
         case "no_run_in" if facts.last_run is not None:

@@ -60,16 +60,21 @@ class Announcer:
         """Send something that is told as it happens, and is not kept."""
         self._outgoing.send(channel, made)
 
-    def turn(self, journal: Journal, notice: Notice, facts: Facts, channels: Sequence[Channel]) -> int:
-        """Tell each channel what has changed for it; how many messages that made. Raises `SeqsyncError`."""
-        made = 0
+    @property
+    def sent(self) -> int:
+        """Messages that were handed on by now."""
+        return len(self._kept)
+
+    def turn(
+        self, journal: Journal, notice: Notice, facts: Facts, channels: Sequence[Channel], *, only: bool = False
+    ) -> None:
+        """Tell each channel what has changed for it.
+
+        `only`: the conditions of these channels are not all that they ask for. Raises `SeqsyncError`.
+        """
         for channel in channels:
-            if not channel.conditions:
-                continue
-            for kept in _turned(journal.alerts_of(self._sequence), notice, facts, channel):
+            for kept in _turned(journal.alerts_of(self._sequence), notice, facts, channel, only=only):
                 self._send_kept(channel, kept)
-                made += 1
-        return made
 
     def without_journal(self, notice: Notice, facts: Facts, channels: Sequence[Channel]) -> None:
         """Tell what is wrong though nobody knows whether it was told before."""
@@ -115,8 +120,10 @@ class Announcer:
             pass
 
 
-def _turned(book: Book, notice: Notice, facts: Facts, channel: Channel) -> Sequence[Kept]:
+def _turned(book: Book, notice: Notice, facts: Facts, channel: Channel, *, only: bool) -> Sequence[Kept]:
     def decide(known: Mapping[str, Any]) -> Any:
+        if only:
+            known = {name: each for name, each in known.items() if name in channel.conditions}
         return judge(channel.conditions, facts, known, notice.at)
 
     def compose(kind: Kind, told: Sequence[Any]) -> str | None:
