@@ -208,6 +208,10 @@ class _Following:
         except SeqsyncError as error:
             self._problems.append(("the journal", str(error)))
             return False
+        except Exception as defect:
+            # Not its text: it may quote an address.
+            self._problems.append(("the journal", f"{type(defect).__name__}."))
+            return False
         return True
 
     def _show_problems(self) -> None:
