@@ -236,9 +236,10 @@ def show_failed(instance: dg.DagsterInstance, run_id: str, names: Collection[str
 
 def notice_of(sequence: SequenceSpec, name: str, at: datetime, run_id: str | None, text: str) -> Notice:
     """What every message about a step, or about the sequence as a whole, says."""
-    owners = sequence.owners
+    owners, links = sequence.owners, sequence.links
     with suppress(StopIteration):
-        owners = sequence.sync(name.removesuffix(".drift")).owners or owners
+        sync = sequence.sync(name.removesuffix(".drift"))
+        owners, links = sync.owners or owners, {**links, **sync.links}
     return Notice(
         kind="raised",
         sequence=sequence.name,
@@ -249,6 +250,7 @@ def notice_of(sequence: SequenceSpec, name: str, at: datetime, run_id: str | Non
         run_id=run_id,
         run_url=run_url(run_id) if run_id else None,
         owners=owners,
+        runbook=links.get("runbook"),
     )
 
 

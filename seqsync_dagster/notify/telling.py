@@ -144,4 +144,4 @@ def _filled(notice: Notice, kind: Kind, told: Sequence[tuple[Any, datetime]], fa
         for name, since in told
     )
     errors = notice.errors if kind == "raised" else ()
-    return replace(notice, kind=kind, matters=matters, runbook=channel.runbook, errors=errors)
+    return replace(notice, kind=kind, matters=matters, runbook=channel.runbook or notice.runbook, errors=errors)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +18,7 @@ from pydantic import (
 )
 
 from seqsync_dagster.environment import FromEnvironment
+from seqsync_dagster.sequence.durations import as_duration
 from seqsync_dagster.sequence.limits import Limit
 from seqsync_dagster.sequence.strict import Strict, nearest
 from seqsync_dagster.sequence.words import as_tuple
@@ -42,9 +42,6 @@ _TIMED = {"held_longer_than": "24h", "slower_than": "30m", "no_run_in": "26h"}
 _RECOVERED = "recovered"
 _KNOWN = (*_PLAIN, *_TIMED, _RECOVERED)
 
-_PART = re.compile(r"(\d+)([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
 
 @dataclass(frozen=True)
 class Condition:
@@ -58,16 +55,12 @@ class Condition:
 
 
 def _duration(name: str, value: Any) -> timedelta:
-    text = value.strip() if isinstance(value, str) else ""
-    parts = _PART.findall(text)
-    if not parts or "".join(n + unit for n, unit in parts) != text.replace(" ", ""):
-        raise ValueError(
-            f"{name} needs a duration with its unit, e.g. {_TIMED[name]}; units are s, m, h and d (1h30m works too)."
-        )
-    found = timedelta(seconds=sum(int(number) * _SECONDS[unit] for number, unit in parts))
-    if not found:
-        raise ValueError(f"{name}: a duration of nothing would always be over. Write e.g. {_TIMED[name]}.")
-    return found
+    if value is None:
+        raise ValueError(f"{name} needs a length of time, e.g. {{{name}: {_TIMED[name]}}}.")
+    try:
+        return as_duration(value)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _condition(value: Any) -> Condition:

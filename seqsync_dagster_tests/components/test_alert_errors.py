@@ -52,16 +52,16 @@ WRONG = {
     ),
     "duration without a unit": (
         sequence(f"{{to: {OPS}, when: {{slower_than: 30}}}}"),
-        "slower_than needs a duration with its unit, e.g. 30m; units are s, m, h and d (1h30m works too).",
+        "slower_than: 30 is no length of time. Write a number with its unit: 90s, 30m, 26h, 2d, or 1h30m.",
     ),
     "duration in words": (
         sequence(f"{{to: {OPS}, when: {{no_run_in: 26 hours}}}}"),
-        "no_run_in needs a duration with its unit, e.g. 26h;",
+        "no_run_in: '26 hours' is no length of time.",
     ),
-    "no duration": (sequence(f"{{to: {OPS}, when: held_longer_than}}"), "held_longer_than needs a duration"),
+    "no duration": (sequence(f"{{to: {OPS}, when: held_longer_than}}"), "held_longer_than needs a length of time"),
     "duration of nothing": (
         sequence(f"{{to: {OPS}, when: {{held_longer_than: 0h}}}}"),
-        "held_longer_than: a duration of nothing would always be over. Write e.g. 24h.",
+        "held_longer_than: '0h' is no time at all.",
     ),
     "wrong limit": (
         sequence(f"{{to: {OPS}, when: {{rejected: {{percnt: 1}}}}}}"),

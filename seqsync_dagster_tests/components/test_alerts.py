@@ -42,6 +42,9 @@ ALERTS = """
       when: failed
       events: [started, plan_ready, finished]
   syncs:"""
+LINKS = """
+      links: {runbook: https://wiki.example.com/contacts}
+      object: Contact"""
 SECRET = "s3cret of ours"
 REQUIRED = "REQUIRED_FIELD_MISSING"
 
@@ -61,7 +64,8 @@ class Clock:
 
 @pytest.fixture(scope="module")
 def defs() -> Iterator[dg.Definitions]:
-    with location(crm=PAIR.replace("\n  syncs:", ALERTS, 1)) as made:
+    text = PAIR.replace("\n  syncs:", ALERTS, 1).replace("\n      object: Contact", LINKS, 1)
+    with location(crm=text) as made:
         yield made.load()
 
 
@@ -149,6 +153,7 @@ def test_refused_rows_are_told_above_the_limit_and_stay_told_until_they_are_mend
         in ops.messages[0]
     )
     assert "Owners: jo@example.com" in ops.messages[0], "the sync's own"
+    assert "Runbook: https://wiki.example.com/crm" in ops.messages[0], "the alert's own counts"
     # They wait for their next try, and a run that sends nothing else is none the better.
     engine.answers["contacts"] = report("contacts", verdict="partial", waiting=3, model=20)
     run(defs, instance)
@@ -161,15 +166,17 @@ def test_refused_rows_are_told_above_the_limit_and_stay_told_until_they_are_mend
 def test_a_guard_is_one_message_that_says_how_to_go_on(
     defs: dg.Definitions, instance: dg.DagsterInstance, engine: Engine, ops: Listener, hook: Listener
 ) -> None:
-    good = engine.answers["accounts"]
-    engine.answers["accounts"] = GuardTripped("60 of 100 records would be updated, over max_updated 50%.", "p17")
+    good = engine.answers["contacts"]
+    engine.answers["contacts"] = GuardTripped("60 of 100 records would be updated, over max_updated 50%.", "p17")
     run(defs, instance)
-    engine.answers["accounts"] = good
+    engine.answers["contacts"] = good
     run(defs, instance)
-    assert ops.titles == ["crm/accounts: stopped by a guard", "crm/accounts: recovered (stopped by a guard)"]
+    assert ops.titles == ["crm/contacts: stopped by a guard", "crm/contacts: recovered (stopped by a guard)"]
     assert "start the run again with the config approve_plan: p17." in ops.messages[0]
     # For who asked for failures only, a guard is one; and recovery was not asked for.
-    assert [e["type"] for e in hook.events if e["type"].startswith("alert")] == ["alert.raised"]
+    [told] = [e for e in hook.events if e["type"].startswith("alert")]
+    assert (told["type"], told["sync"], told["waiting"]) == ("alert.raised", "contacts", ["finish"])
+    assert told["runbook"] == "https://wiki.example.com/contacts"
 
 
 def test_a_full_resync_is_told_once_with_its_reason(
