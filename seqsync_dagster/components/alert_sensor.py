@@ -13,7 +13,6 @@ import dagster as dg
 from seqsync_dagster.components.alerting import WHOLE, channels_of, notice_of, utc_now
 from seqsync_dagster.components.outcome import OUTCOME
 from seqsync_dagster.errors import SeqsyncError
-from seqsync_dagster.journal.alerts import KEPT
 from seqsync_dagster.notify.judging import Facts
 from seqsync_dagster.notify.telling import Announcer
 
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
 
 #: How long one look waits for its messages to arrive.
 PATIENCE_S = 10.0
+
+#: How long a step is kept whose run this Dagster does not know.
+_FORGOTTEN_AFTER = timedelta(days=7)
 
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 
@@ -102,7 +104,7 @@ class _Look:
             run = self.instance.get_run_by_id(step.run_id)
             if run is None:
                 # Of another Dagster with the same journal, or deleted.
-                if self.now - step.began_at > KEPT:
+                if self.now - step.began_at > _FORGOTTEN_AFTER:
                     book.ended(step.sync, step.run_id)
                 continue
             if run.is_finished:
@@ -135,7 +137,7 @@ class _Look:
     def at_runs(self, watching_since: datetime) -> None:
         """The last run of the job: that it failed where no sync could tell, and how long ago it was."""
         filters = dg.RunsFilter(job_name=self.sequence.name, statuses=_ENDED)
-        latest = next(iter(self.instance.get_run_records(filters, limit=1, order_by="update_timestamp")), None)
+        latest = next(iter(self.instance.get_run_records(filters, limit=1)), None)
         ended = watching_since
         facts, text, run_id = Facts(), "", None
         if latest is not None:

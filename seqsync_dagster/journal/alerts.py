@@ -18,6 +18,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from seqsync_dagster.journal import tables
 from seqsync_dagster.journal.database import Database, database_now
+from seqsync_dagster.journal.lease import lapsed
 
 #: How long a message is left to whoever sends it, and how long it is tried at all.
 CLAIM = timedelta(seconds=60)
@@ -186,23 +187,19 @@ class Alerts:
 
     def under_way(self) -> list[StepUnderWay]:
         """The steps without a last word, oldest first."""
-        s, lease = tables.step.c, tables.lease.c
+        s = tables.step.c
         with self._database.read() as connection:
             steps = connection.execute(
                 sa.select(tables.step).where(s.sequence == self._sequence).order_by(s.began_at)
             ).all()
-            lapsed = connection.execute(
-                sa.select(lease.sync, lease.holder).where(
-                    lease.sequence == self._sequence, lease.token.is_not(None), lease.expires_at < database_now()
-                )
-            ).all()
+        holders = [holder for _, holder in lapsed(self._database, self._sequence)] if steps else []
         return [
             StepUnderWay(
                 row.sync,
                 row.run_id,
                 datetime.fromtimestamp(row.began_at, UTC),
                 # Whoever holds a lease is called after the run.
-                any(str(each.holder).startswith(f"run {row.run_id[:8]}") for each in lapsed),
+                any(holder.startswith(f"run {row.run_id[:8]}") for holder in holders),
             )
             for row in steps
         ]
