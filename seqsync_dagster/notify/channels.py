@@ -99,13 +99,13 @@ _quiet = _Quiet()
 
 
 def _quiet_apprise() -> ModuleType:
-    # Imported here: it takes a while, and most code locations that are loaded tell nobody anything.
-    import apprise
-
     logger = logging.getLogger("apprise")
     logger.addFilter(_quiet)
     # Whoever configures logging may switch off what was there before, and the status with it.
     logger.disabled = False
+    # Imported here: it takes a while, and most code locations that are loaded tell nobody anything.
+    import apprise
+
     return apprise
 
 

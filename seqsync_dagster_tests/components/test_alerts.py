@@ -301,7 +301,8 @@ def test_a_channel_that_hangs_keeps_a_run_for_seconds_only(
 ) -> None:
     monkeypatch.setattr(alerting, "PATIENCE_S", 0.2)
     ops.answers.clear()
-    engine.answers["accounts"] = replace(report("accounts"), resync_reason="asked")
+    for name in ("accounts", "contacts"):
+        engine.answers[name] = replace(report(name), resync_reason="asked")
     done = run(defs, instance)
     assert done.success
     assert failed_channels(instance, done) == "TEST_OPS_URL"

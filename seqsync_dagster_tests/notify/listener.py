@@ -66,6 +66,7 @@ def listening() -> Iterator[Listener]:
             made.answers.wait(30)
             self.send_response(made.status)
             self.send_header("Content-Length", "0")
+            self.send_header("Location", "/elsewhere")
             self.end_headers()
 
         def log_message(self, *_: object) -> None: ...
