@@ -14,6 +14,8 @@ import dagster as dg
 from pydantic import BaseModel
 
 from seqsync_dagster.components import checks, executors, metadata, options
+from seqsync_dagster.components.alert_sensor import build_watch
+from seqsync_dagster.components.alerting import alerting, check_addresses, has_alerts
 from seqsync_dagster.components.assets import Step, run_finish_step, run_sync_step
 from seqsync_dagster.components.destination_component import Connection
 from seqsync_dagster.components.drift import run_drift_step
@@ -116,6 +118,7 @@ class SyncSequence(dg.Component):
         warehouse = self._component(context, "warehouse", self.spec.warehouse, Warehouse)
         connection = self._component(context, "destination", self.spec.destination, Connection)  # type: ignore[type-abstract]
         self._check_options(connection)
+        check_addresses(self.spec, self.source.error)
         inputs = self._inputs(context)
         assets = [
             *(self._sync_asset(self.spec.sync(n), inputs[n], warehouse, connection) for n in order(self.spec)),
@@ -138,7 +141,10 @@ class SyncSequence(dg.Component):
                 *self._drift_job(),
             ],
             schedules=[each for each in triggers if isinstance(each, dg.ScheduleDefinition)],
-            sensors=[each for each in triggers if isinstance(each, dg.SensorDefinition)],
+            sensors=[
+                *(each for each in triggers if isinstance(each, dg.SensorDefinition)),
+                *([build_watch(self.spec, lambda: self.open_journal(warehouse))] if has_alerts(self.spec) else []),
+            ],
             resources={options.RESOURCE: options.OPTIONS},
         )
 
@@ -258,7 +264,7 @@ class SyncSequence(dg.Component):
 
     def watches(self, warehouse: Warehouse) -> Sequence[Watch]:
         """Who follows the steps of this sequence. Override to add your own."""
-        return ()
+        return [alerting(lambda: self.open_journal(warehouse))] if has_alerts(self.spec) else []
 
     @contextmanager
     def open_journal(self, warehouse: Warehouse) -> Iterator["Journal"]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from seqsync_dagster.sequence.alerts import Alerts
 from seqsync_dagster.sequence.durations import Duration
 from seqsync_dagster.sequence.limits import Drift, Errors, Guards
 from seqsync_dagster.sequence.mappings import (
@@ -127,6 +128,10 @@ class SyncSpec(Strict):
     ] = None
     errors: Annotated[Errors | None, Field(description="Instead of the sequence's.")] = None
     guards: Annotated[Guards | None, Field(description="Instead of the sequence's.")] = None
+    alerts: Annotated[
+        Alerts,
+        Field(exclude=True, description="Who else is told of this sync, besides those whom the sequence names."),
+    ] = ()
     drift: Annotated[
         Drift | None,
         Field(description="Check whether records were changed or deleted in the destination; `{}` for the defaults."),
