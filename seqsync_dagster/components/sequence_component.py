@@ -2,7 +2,7 @@
 
 # No postponed annotations here: Dagster reads those of the asset functions.
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from seqsync_dagster.components.plan_job import Planning, build_plan_job
 from seqsync_dagster.components.sync_files import with_sync_files
 from seqsync_dagster.components.triggers import build_schedules, build_sensors
 from seqsync_dagster.components.warehouse_component import Warehouse
+from seqsync_dagster.components.watching import Watch
 from seqsync_dagster.components.yaml_source import Location, YamlSource, as_written, unknown_name
 from seqsync_dagster.errors import SeqsyncError
 from seqsync_dagster.sequence.defaults import OWN
@@ -31,6 +32,7 @@ from seqsync_dagster.sequence.sync import SyncSpec
 
 if TYPE_CHECKING:
     from seqsync_dagster.engine.run import Site
+    from seqsync_dagster.engine.telling import Tell
     from seqsync_dagster.journal.store import Journal
 
 Kind = TypeVar("Kind", bound=dg.Component)
@@ -188,16 +190,26 @@ class SyncSequence(dg.Component):
         return dg.AssetKey([self.spec.name, sync])
 
     @contextmanager
-    def open_site(self, warehouse: Warehouse, connection: Connection) -> Iterator["Site"]:
-        """Warehouse, journal and destination for one step; everything is closed again when it ends."""
+    def open_site(self, warehouse: Warehouse, connection: Connection, tell: "Tell | None" = None) -> Iterator["Site"]:
+        """Warehouse, journal and destination for one step; everything is closed again when it ends.
+
+        `tell` hears what the run does.
+        """
         from contextlib import closing
 
         from seqsync_dagster.engine.run import Site
+        from seqsync_dagster.engine.telling import to_nobody
         from seqsync_dagster.journal.store import Journal
 
         opened, journal_url = warehouse.open()
         with closing(opened), Journal(journal_url) as journal, closing(connection.connect()) as destination:
-            yield Site(sequence=self.spec, warehouse=opened, journal=journal, destination=destination)
+            yield Site(
+                sequence=self.spec,
+                warehouse=opened,
+                journal=journal,
+                destination=destination,
+                tell=tell or to_nobody,
+            )
 
     def held_by(self, warehouse: Warehouse) -> str | None:
         """Which living run is at work on one of the sequence's syncs, and on which; None when nobody is."""
@@ -213,11 +225,16 @@ class SyncSequence(dg.Component):
     def _step(self, key: dg.AssetKey, warehouse: Warehouse, connection: Connection) -> Step:
         return Step(
             key,
-            open_site=lambda: self.open_site(warehouse, connection),
+            open_site=lambda tell: self.open_site(warehouse, connection, tell),
             open_journal=lambda: self.open_journal(warehouse),
             sequence=self.spec,
             in_turn=lambda: self._in_turn(warehouse),
+            watches=self.watches(warehouse),
         )
+
+    def watches(self, warehouse: Warehouse) -> Sequence[Watch]:
+        """Who follows the steps of this sequence. Override to add your own."""
+        return ()
 
     @contextmanager
     def open_journal(self, warehouse: Warehouse) -> Iterator["Journal"]:
