@@ -194,7 +194,7 @@ def _plan(
     whole = full or first or known is not found_so
     everything = "a plan that is read covers the whole model" if reading else reason
     if everything is None and whole:
-        everything = "it is the first one" if first else "a field was taken out of the mapping"
+        everything = "nothing is acknowledged so far" if first else "a field was taken out of the mapping"
     amount = choose_reading(work, source, types[stamp[0]] if stamp else "", known, reading_all=everything)
     against = Against(tables, known, digest, cases, arrivals, full, stale > 0 or reading, amount)
 

@@ -96,7 +96,7 @@ def test_a_run_reads_what_changed_and_a_full_scan_sees_the_rest(world: World) ->
     world.insert("crm.accounts", [account(n, n) for n in range(200)])
     first = world.run("accounts")
     assert first.counts.created == 200
-    assert "Full scan of 200 rows: it is the first one." in first.summary
+    assert "Full scan of 200 rows: nothing is acknowledged so far." in first.summary
     change(world, "A199", "newer", 300)
     change(world, "A5", "unnoticed", None)
     world.insert("crm.accounts", [account(900, 301), account(901, None)])
@@ -343,7 +343,7 @@ def test_what_changes_the_meaning_of_the_mark_is_compared_whole(world: World) ->
             {**SINCE, **other, "removed": "keep", "table": "crm.other"},
             "the model, or the column of changed_since, is another one",
         ),
-        (RunOptions(rebuild_ledger=True), SINCE, "it is the first one"),
+        (RunOptions(rebuild_ledger=True), SINCE, "nothing is acknowledged so far"),
     ):
         world.sequence = crm(sync)
         report = world.run("accounts", options)
