@@ -39,13 +39,9 @@ class Reading:
     """When the last settled full scan began."""
     why: str
     """Why the whole model is read, when it is."""
-    counts_as_scan: bool
-    """Whether the run, once it is settled, has seen everything that it could."""
 
     def seen(self, latest: datetime | None) -> Mapping[str, Any]:
         """Columns of ``syncs`` that are true once what was read is settled. `latest`: of the stamps read."""
-        if not self.counts_as_scan:
-            return {}
         found = None if latest is None else _as_text(latest, self.stamps)
         if self.since is None:
             return {"since_of": self.of, "since_mark": found, "full_scan_at": self.began}
@@ -94,7 +90,6 @@ def choose_reading(
         now=now.date().isoformat() if kind == "date" else now.isoformat(),
         last_full=last_full,
         why=why or "",
-        counts_as_scan=not work.options.partial,
     )
 
 
