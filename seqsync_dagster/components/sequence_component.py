@@ -5,6 +5,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -16,10 +18,11 @@ from seqsync_dagster.components.assets import Step, run_finish_step, run_sync_st
 from seqsync_dagster.components.destination_component import Connection
 from seqsync_dagster.components.drift import run_drift_step
 from seqsync_dagster.components.inputs import DbtGraph, Inputs, all_builds, all_deps
+from seqsync_dagster.components.objects import Writers, object_specs, writers_of
 from seqsync_dagster.components.outcome import SEQUENCE
 from seqsync_dagster.components.plan_job import Planning, build_plan_job
 from seqsync_dagster.components.sync_files import with_sync_files
-from seqsync_dagster.components.triggers import build_schedules, build_sensors
+from seqsync_dagster.components.triggers import Target, build_triggers, check_after, needs_others
 from seqsync_dagster.components.warehouse_component import Warehouse
 from seqsync_dagster.components.watching import Watch
 from seqsync_dagster.components.yaml_source import Location, YamlSource, as_written, unknown_name
@@ -29,6 +32,8 @@ from seqsync_dagster.sequence.graph import order, waits_for
 from seqsync_dagster.sequence.mappings import ParentLookup, RecordLookup
 from seqsync_dagster.sequence.spec import SequenceSpec
 from seqsync_dagster.sequence.sync import SyncSpec
+from seqsync_dagster.sequence.triggers import DbtCloudTrigger
+from seqsync_dagster.sequence.words import FINISH
 
 if TYPE_CHECKING:
     from seqsync_dagster.engine.run import Site
@@ -36,8 +41,6 @@ if TYPE_CHECKING:
     from seqsync_dagster.journal.store import Journal
 
 Kind = TypeVar("Kind", bound=dg.Component)
-
-FINISH = "finish"
 
 
 @dataclass
@@ -125,21 +128,33 @@ class SyncSequence(dg.Component):
             if sync.drift is not None
         ]
 
-        def held_by() -> str | None:
-            return self.held_by(warehouse)
-
+        triggers = list(self._triggers(context, tuple(syncs), inputs, warehouse))
         return dg.Definitions(
-            assets=assets,
+            assets=[*assets, *self._object_specs(context, connection)],
             asset_checks=drifts,
             jobs=[
                 self._job([*syncs, *sorted(all_builds(inputs))]),
                 self._plan_job(inputs, warehouse, connection),
                 *self._drift_job(),
             ],
-            schedules=list(build_schedules(self.spec, held_by, self.source.error)),
-            sensors=list(build_sensors(self.spec, all_deps(inputs.values()), syncs, held_by, self.source.error)),
+            schedules=[each for each in triggers if isinstance(each, dg.ScheduleDefinition)],
+            sensors=[each for each in triggers if isinstance(each, dg.SensorDefinition)],
             resources={options.RESOURCE: options.OPTIONS},
         )
+
+    def _triggers(
+        self,
+        context: dg.ComponentLoadContext,
+        syncs: tuple[dg.AssetKey, ...],
+        inputs: Mapping[str, Inputs],
+        warehouse: Warehouse,
+    ) -> Iterator[dg.ScheduleDefinition | dg.SensorDefinition]:
+        target = Target(self.spec.name, syncs, lambda: self.held_by(warehouse), self.source.error)
+        # The other sequences are looked through only for one that names another: with many of them that takes long.
+        if needs_others(self.spec):
+            others = context.component_tree.get_all_components(SyncSequence)
+            check_after(self.spec, {other.spec.name: other.spec for other in others}, target)
+        yield from build_triggers(self.spec, target, all_deps(inputs.values()))
 
     def get_asset_spec(self, sync: SyncSpec, inputs: Inputs, kind: str) -> dg.AssetSpec:
         """The asset of one sync. Override to change how it is shown; the key must stay."""
@@ -150,8 +165,13 @@ class SyncSequence(dg.Component):
             description=describe(sync),
             owners=[*(sync.owners or self.spec.owners)],
             kinds={kind},
-            tags={SEQUENCE: self.spec.name},
-            metadata={**metadata.of_definition(self.spec, sync, inputs.model), **self._place_of(sync)},
+            tags={**self.spec.tags, **sync.tags, SEQUENCE: self.spec.name},
+            metadata={
+                **metadata.of_definition(self.spec, sync, inputs.model),
+                **metadata.of_links({**self.spec.links, **sync.links}),
+                **self._place_of(sync),
+            },
+            freshness_policy=_freshness(sync.fresh_within or self.spec.fresh_within),
         )
 
     def _place_of(self, sync: SyncSpec) -> Mapping[str, Any]:
@@ -164,6 +184,10 @@ class SyncSequence(dg.Component):
             file_path=place.filename, line_number=place.start.line, label=f"sync {sync.name}"
         )
         return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
+
+    def _object_specs(self, context: dg.ComponentLoadContext, connection: Connection) -> Iterator[dg.AssetSpec]:
+        if self.spec.show_objects:
+            yield from object_specs(self.spec, _writers(context.component_tree), connection.kind)
 
     def get_finish_spec(self, kind: str) -> dg.AssetSpec:
         """The closing asset. Override to change how it is shown; the key must stay."""
@@ -266,6 +290,7 @@ class SyncSequence(dg.Component):
             specs=[spec],
             check_specs=checks.check_specs(spec.key),
             can_subset=True,
+            pool=self.spec.destination,
         )
         def sync_asset(context: dg.AssetExecutionContext, seqsync: options.RunOptionsResource) -> Iterator[Any]:
             yield from run_sync_step(context, seqsync, step, inputs)
@@ -284,6 +309,7 @@ class SyncSequence(dg.Component):
                 *([checks.references_spec(spec.key)] if self._filled_later() else []),
             ],
             can_subset=True,
+            pool=self.spec.destination,
         )
         def finish_asset(context: dg.AssetExecutionContext, seqsync: options.RunOptionsResource) -> Iterator[Any]:
             yield from run_finish_step(context, seqsync, step)
@@ -344,7 +370,7 @@ class SyncSequence(dg.Component):
             description=self.spec.description
             or f"Builds the models and sends them: {', '.join(order(self.spec))}, then {FINISH}.",
             executor_def=executors.executor_of(self.spec),
-            tags={SEQUENCE: self.spec.name},
+            tags={**self.spec.tags, SEQUENCE: self.spec.name},
             owners=list(self.spec.owners) or None,
         )
 
@@ -393,6 +419,8 @@ class SyncSequence(dg.Component):
                 "model",
             )
         stored = models[model].get("config", {}).get("materialized") in ("table", "incremental", "snapshot", "seed")
+        # What dbt Cloud builds Dagster is not told, so "not built again" would not mean "not changed".
+        stored = stored and not any(isinstance(trigger, DbtCloudTrigger) for trigger in self.spec.runs_on)
         return Inputs.of_model(sync, project.source_of(model), key, graph, stored=stored)
 
     def _component(self, context: dg.ComponentLoadContext, what: str, name: str, kind: type[Kind]) -> Kind:
@@ -409,6 +437,16 @@ class SyncSequence(dg.Component):
 
 
 _COMPONENT_FILES = ("defs.yaml", "defs.yml", "component.py")
+
+
+# Looked for once for a code location, and not once for each of its sequences.
+@lru_cache(maxsize=1)
+def _writers(tree: dg.ComponentTree) -> Writers:
+    return writers_of(each.spec for each in tree.get_all_components(SyncSequence))
+
+
+def _freshness(within: timedelta | None) -> dg.FreshnessPolicy | None:
+    return None if within is None else dg.FreshnessPolicy.time_window(fail_window=within)
 
 
 def _holds_component(folder: Path) -> bool:

@@ -151,6 +151,8 @@ class SyncReport:
     """Organisation that was written to: name and id."""
     scan: Scan | None = None
     """With `changed_since`: how much of the model was read. None: all of it, or nothing was asked."""
+    object_url: str = ""
+    """Page that lists the object's records."""
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,11 @@ class SalesforceDestination:
         url = self._settings.read_url() if self._connected is None else self._connected.url
         return f"{url}/{dest_id}"
 
+    def object_url(self, object: str) -> str:
+        """The page that lists the object's records ("PageReference Types", standard__objectPage)."""
+        url = self._settings.read_url() if self._connected is None else self._connected.url
+        return f"{url}/lightning/o/{object}/list"
+
     def close(self) -> None:
         """Close the connections."""
         if self._connected is not None:
