@@ -80,8 +80,15 @@ def of_run(report: SyncReport) -> Mapping[str, Any]:
             row_bearing_calls=report.row_bearing_calls,
         ),
         **numbers(counts),
-        **TableMetadataSet(row_count=counts.model),
     }
+    # What was read because it changed is not how many rows there are.
+    if report.scan is None or report.scan.full:
+        entries.update(TableMetadataSet(row_count=counts.model))
+    if report.scan is not None:
+        entries["seqsync/scan"] = str(report.scan)
+        entries["seqsync/rows_read"] = report.scan.rows
+        if report.scan.last_full is not None:
+            entries["seqsync/last_full_scan"] = dg.MetadataValue.timestamp(report.scan.last_full)
     if report.problems:
         entries["seqsync/problems"] = problems_table(report.problems)
     if report.changes:

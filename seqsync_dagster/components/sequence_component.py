@@ -510,6 +510,6 @@ def _for_editors(schema: dict[str, Any]) -> dict[str, Any]:
 def _is_tag(location: Location) -> bool:
     # pydantic puts the arm of a union into an error's location.
     match location:
-        case ("syncs", int(), "fields", _, _) | ("runs_on", int(), _):
+        case ("syncs", int(), "fields", _, _) | ("runs_on", int(), _) | ("syncs", int(), "changed_since", _):
             return True
     return False

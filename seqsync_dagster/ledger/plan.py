@@ -59,6 +59,8 @@ class PlanRequest:
     """The operator asked for every row to be sent again."""
     now: datetime
     limit: int | None
+    by_key: bool = False
+    """The differences are all rows of some keys, those that are as they were acknowledged among them."""
 
 
 def found_table() -> sa.TableClause:
@@ -324,6 +326,10 @@ def _verdicts(
     if inserts or (request.named and not request.resync):
         same = sa.and_(ledger.c.state == t.ACKNOWLEDGED, ledger.c.fingerprint == d.c.fingerprint)
         verdicts.append((same, t.UNCHANGED, "", ""))
+    if request.by_key:
+        # One that was refused, held or skipped, and has its acknowledged values again, waits for nothing.
+        again = ledger.c.state.in_([t.ACKNOWLEDGED, t.REJECTED, t.HELD, t.SKIPPED])
+        verdicts.append((sa.and_(again, ledger.c.fingerprint == d.c.fingerprint), t.UNCHANGED, "", ""))
     verdicts.append((skipped(asked, d.c.fingerprint), t.SKIPPED, "SKIPPED", asked.c.told))
     waits = sa.not_(released(asked, ledger))
     if matched_by_another is not None:

@@ -345,15 +345,17 @@ def _arrivals(connection: sa.Connection, tables: StateTables) -> int:
 def _clear_stale_states(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
     # A row that was refused or held and now stands in the model with its acknowledged values again waits for
     # nothing: it is not in the plan, because it does not differ.
-    if not (s.completed and s.registry and s.registry.get("model_rows") is not None):
-        return
+    # Or it is there as unchanged, because its key was read.
     ledger, p = tables.ledger, tables.plan
+    in_plan = sa.exists().where(p.c.match_key == ledger.c.match_key)
+    as_it_was = in_plan.where(p.c.status == t.UNCHANGED, p.c.fingerprint == ledger.c.fingerprint)
+    whole = s.completed and s.registry is not None and s.registry.get("model_rows") is not None
     connection.execute(
         sa.update(ledger)
         .where(
             ledger.c.state.in_([t.REJECTED, t.HELD, t.SKIPPED]),
             ledger.c.fingerprint.is_not(None),
-            sa.not_(sa.exists().where(p.c.match_key == ledger.c.match_key)),
+            sa.or_(as_it_was, sa.not_(in_plan)) if whole else as_it_was,
         )
         .values(
             state=t.ACKNOWLEDGED,

@@ -266,6 +266,10 @@ def _syncs_columns() -> list[sa.Column[Any]]:
         sa.Column("settled_at", sa.DateTime(timezone=True)),
         # JSON of what mapping_digest is the digest of. Added to ledgers of earlier releases by `registry.migrate`.
         sa.Column("mapping", sa.Text),
+        # With changed_since; added likewise. The column, its type and the relation that the next two are of.
+        sa.Column("since_of", sa.Text),
+        sa.Column("since_mark", sa.Text),  # the latest change that a settled run has seen, as ISO 8601 text
+        sa.Column("full_scan_at", sa.DateTime(timezone=True)),  # when the last settled full scan began
     ]
 
 

@@ -18,6 +18,7 @@ from seqsync_dagster.sequence.mappings import (
     RecordLookup,
     columns_of,
 )
+from seqsync_dagster.sequence.since import ChangedSince, FullScan, Since, in_full
 from seqsync_dagster.sequence.strict import Strict, nearest
 from seqsync_dagster.sequence.words import Name, Zone, as_tuple
 
@@ -111,6 +112,17 @@ class SyncSpec(Strict):
             "Default: the sequence's, else UTC."
         ),
     ] = None
+    changed_since: Annotated[
+        Since | None,
+        Field(
+            description="Column that says when a row of the model changed last: runs read only rows that changed since "
+            "the last one, and those that wait. Rows that left the model, or changed without their time, are seen by "
+            "the `full_scan`."
+        ),
+    ] = None
+    full_scan: Annotated[
+        FullScan | None, Field(description="With `changed_since`: when the whole model is compared.")
+    ] = None
     owners: Annotated[tuple[str, ...], Field(description="E-mail addresses or `team:name`.")] = ()
     tags: Annotated[
         dict[str, str], Field(default_factory=dict, description="Tags of the asset in Dagster, beside the sequence's.")
@@ -183,6 +195,16 @@ class SyncSpec(Strict):
                 f"{where}: {column!r} cannot be sensitive: keys, a parent's too, stand in the ledger and in messages. "
                 "Use a key that says nothing, e.g. a surrogate key."
             )
+        if (self.changed_since is None) != (self.full_scan is None):
+            has, lacks = ("full_scan", "changed_since")[:: 1 if self.changed_since is None else -1]
+            raise ValueError(
+                f"{where}: {has} needs {lacks}. Reading what changed never sees which rows left the model; a full scan "
+                "does, e.g. full_scan: {cron: '0 3 * * *', timezone: Europe/Paris}."
+            )
+        if self.changed_since is not None and self.mode == "delete":
+            raise ValueError(
+                f"{where}: changed_since has no use with mode: delete: a list of records to delete is read whole."
+            )
         if self.removed == "delete" and self.mode == "update":
             raise ValueError(
                 f"{where}: removed: delete needs mode: upsert; "
@@ -228,6 +250,11 @@ class SyncSpec(Strict):
                     f"{nearest(field, comparable)}"
                 )
         return self
+
+    @property
+    def since(self) -> ChangedSince | None:
+        """`changed_since` in full form."""
+        return in_full(self.changed_since)
 
     @property
     def source(self) -> str:

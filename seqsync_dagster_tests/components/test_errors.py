@@ -61,6 +61,21 @@ WRONG = {
         ),
         "sync 'contacts': options: assignment_rule: Contact has no assignment rules; there are some for Account and",
     ),
+    "unknown word beside a column of changes": (
+        replaced(
+            "      object: Contact\n",
+            "      object: Contact\n      changed_since:\n        column: u\n        overlap: 5 # <--\n"
+            "      full_scan: {cron: 0 3 * * *}\n",
+        ),
+        "sync 'contacts': unknown name 'overlap'. Did you mean 'overlap_minutes'?",
+    ),
+    "no time of a full scan": (
+        replaced(
+            "      object: Contact\n",
+            "      object: Contact\n      changed_since: u\n      full_scan:\n        cron: 61 * * * * # <--\n",
+        ),
+        "cron '61 * * * *' is no cron expression: Bad minute. It has five fields",
+    ),
     "unknown field of a sync": (
         replaced("      object: Account\n", "      objekt: Account # <--\n"),
         "sync 'accounts': unknown name 'objekt'. Did you mean 'object'?",

@@ -51,8 +51,8 @@ class SyncOracle:
         """Field -> parent sync and model column."""
         return {f: (m["parent"], m["from"]) for f, m in self.fields.items() if isinstance(m, dict) and "parent" in m}
 
-    def run(self, model: Sequence[Row], parents: Mapping[str, SyncOracle]) -> Counter[str]:
-        """One run over the model; counts as a report names them."""
+    def run(self, model: Sequence[Row], parents: Mapping[str, SyncOracle], whole: bool = True) -> Counter[str]:
+        """One run over the model; counts as a report names them. `whole`: what is not in it has left it."""
         self.has_run = True
         for entry in self.entries.values():
             if entry.state == "acknowledged" and any(self._exists(k) for k in entry.lacking.values()):
@@ -87,7 +87,8 @@ class SyncOracle:
                 sendable[key] = row
                 blocked[key] = self._blockers(row)
         self._send(sendable, blocked, counts)
-        self._depart(before, gone, keys, counts)
+        if whole:
+            self._depart(before, gone, keys, counts)
         for key, entry in self.entries.items():
             if entry.state in ("rejected", "held") and entry.held is not None and key not in keys:
                 entry.state, entry.refused = "acknowledged", None
@@ -210,9 +211,9 @@ class SequenceOracle:
         self.objects = {s["name"]: s["object"] for s in specs}
         self.syncs = {s["name"]: SyncOracle(s, (refuses or {}).get(s["name"], lambda values: False)) for s in specs}
 
-    def run(self, name: str, model: Sequence[Row]) -> Counter[str]:
+    def run(self, name: str, model: Sequence[Row], whole: bool = True) -> Counter[str]:
         """See `SyncOracle.run`."""
-        return self.syncs[name].run(model, self.syncs)
+        return self.syncs[name].run(model, self.syncs, whole)
 
     def finish(self) -> Counter[str]:
         """Fill in references; delete what is due, children first, and nothing that a record we wrote still means."""

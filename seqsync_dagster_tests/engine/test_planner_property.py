@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -51,6 +52,41 @@ ROUNDS = st.lists(
     max_size=5,
 )
 START = st.tuples(st.lists(ACCOUNT_ROWS, max_size=5), st.lists(CONTACT_ROWS, max_size=3))
+
+
+def eventful(seed: int) -> tuple[Any, Any]:
+    """A history in which most rows are well: a few examples of hypothesis hold little but odd ones."""
+    chance = random.Random(seed)
+    keys = ["A1", "A2", "A3", "A4", "A5"]
+
+    def account(key: str) -> tuple[Any, ...]:
+        odd = chance.choice(["a1", "A2 ", " a3", " ", None]) if chance.random() < 0.15 else key
+        return odd, chance.choice(["n1", "n2", "n3", "n4", None]), None, chance.choice([None, None, *keys, "A9"])
+
+    def contact(key: str) -> tuple[Any, ...]:
+        return key, chance.choice(["n1", "n2", "n3", None]), None, chance.choice([None, *keys, "a3 "]), None
+
+    def edit() -> tuple[Any, ...]:
+        table = chance.choice(["accounts", "contacts"])
+        at = chance.randrange(10)
+        return chance.choice(
+            [
+                ("insert", "accounts", account(chance.choice(keys))),
+                ("insert", "contacts", contact(chance.choice(["C1", "C2", "C3", "C4"]))),
+                ("delete", table, at),
+                ("name", table, at, chance.choice(["n5", "n6", "n7", None])),
+                ("parent", table, at, chance.choice([None, *keys])),
+                ("key", "accounts", at, chance.choice(keys)),
+            ]
+        )
+
+    start = [account(k) for k in keys[:4]], [contact(k) for k in ("C1", "C2", "C3")]
+    which = ["all", "accounts", "all", "contacts", "all"]
+    return start, [([edit() for _ in range(chance.randint(2, 4))], w) for w in which]
+
+
+#: Of histories with every fate in them.
+SEEDS = (105, 211)
 
 
 class Model:
@@ -139,20 +175,22 @@ def agree(world: World, model: Model, oracle: SequenceOracle, which: str) -> Non
     assert org_of(world.org.records, oracle) == oracle.org()
 
 
-#: More examples, each time others, for whoever hunts: SEQSYNC_EXAMPLES=500. Without it, the same few: an example
+#: More examples, each time others, for whoever hunts: SEQSYNC_EXAMPLES=500. Without it, two eventful ones: an example
 #: is up to 7 runs of everything, and what it found once is a test of its own among the fates of rows.
 EXAMPLES = int(os.environ.get("SEQSYNC_EXAMPLES", "0"))
+HISTORIES = st.tuples(START, ROUNDS) if EXAMPLES else st.sampled_from(SEEDS).map(eventful)
 
 
 @settings(
-    max_examples=EXAMPLES or 6,
+    max_examples=EXAMPLES or len(SEEDS),
     deadline=None,
     database=None,
     derandomize=not EXAMPLES,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(start=START, rounds=ROUNDS)
-def test_every_history_ends_as_the_oracle_says(stage: World, start: Any, rounds: Any) -> None:
+@given(history=HISTORIES)
+def test_every_history_ends_as_the_oracle_says(stage: World, history: Any) -> None:
+    start, rounds = history
     world, model, oracle = emptied(stage), Model(start), SequenceOracle(SPECS, REFUSES)
     load(world, model)
     agree(world, model, oracle, "all")

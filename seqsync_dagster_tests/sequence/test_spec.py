@@ -239,7 +239,16 @@ def test_a_trigger_of_no_known_form_is_refused(trigger: Any) -> None:
 
 def test_the_schema_that_editors_read_describes_every_name() -> None:
     schema = SequenceSpec.model_json_schema()
-    for name in ("SequenceSpec", "SyncSpec", "ParentLookup", "RecordLookup", "Limit", "Guards"):
+    for name in (
+        "SequenceSpec",
+        "SyncSpec",
+        "ParentLookup",
+        "RecordLookup",
+        "ChangedSince",
+        "FullScan",
+        "Limit",
+        "Guards",
+    ):
         properties = (schema if name == "SequenceSpec" else schema["$defs"][name])["properties"]
         lacking = [p for p, d in properties.items() if "description" not in d and p not in ("errors", "guards")]
         assert not lacking, f"{name}: {lacking}"
