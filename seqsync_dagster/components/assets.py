@@ -20,17 +20,19 @@ shows the asset as fresh, a failure makes step and run red. Which of them are em
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import dagster as dg
 
 from seqsync_dagster.components import checks, metadata
 from seqsync_dagster.components.gate import check_gate
+from seqsync_dagster.components.objects import written
 from seqsync_dagster.components.outcome import STOPPED, Outcome, tag_run
 from seqsync_dagster.components.private import HIDE
+from seqsync_dagster.components.watching import Ending, Watch, Watchers, watched
 from seqsync_dagster.errors import (
     BudgetSpent,
     DestinationStillBusy,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from seqsync_dagster.engine.report import FinishReport, SyncReport
     from seqsync_dagster.engine.run import Site
     from seqsync_dagster.engine.standing import Standing
+    from seqsync_dagster.engine.telling import Tell
     from seqsync_dagster.journal.store import Journal
     from seqsync_dagster.sequence.spec import SequenceSpec
 
@@ -60,11 +63,24 @@ class Step:
     """What the asset of one sync, or of `finish`, works with."""
 
     key: dg.AssetKey
-    open_site: Callable[[], AbstractContextManager[Site]]
+    open_site: Callable[[Tell | None], AbstractContextManager[Site]]
     open_journal: Callable[[], AbstractContextManager[Journal]]
     sequence: SequenceSpec
     in_turn: Callable[[], AbstractContextManager[None]] = nullcontext
     """Entered while a run's tags are changed: its steps may be processes of their own."""
+    watches: Sequence[Watch] = ()
+    """Who wants to hear of the step."""
+    watchers: Watchers | None = None
+    """Those who follow the run that is under way."""
+
+    def ended(self, ending: Ending) -> None:
+        """Tell those who follow how it ended."""
+        if self.watchers is not None:
+            self.watchers.ended(ending)
+
+    def site(self) -> AbstractContextManager[Site]:
+        """Warehouse, journal and destination, for a run that those who follow hear of."""
+        return self.open_site(self.watchers.told if self.watchers is not None else None)
 
     def tag(self, context: Context, outcome: Outcome, **counts: int) -> None:
         """Add this step's outcome and counts to those of the run."""
@@ -85,6 +101,13 @@ class Step:
 def run_sync_step(context: dg.AssetExecutionContext, options: RunOptionsResource, step: Step, inputs: Inputs) -> Events:
     """Run one sync, and tell Dagster what became of its rows."""
     _refuse_checks_alone(context, step)
+    with watched(context, step.sequence, step.name, step.watches) as watchers:
+        yield from _run_sync_step(context, options, replace(step, watchers=watchers), inputs)
+
+
+def _run_sync_step(
+    context: dg.AssetExecutionContext, options: RunOptionsResource, step: Step, inputs: Inputs
+) -> Events:
     try:
         _may_run(context, step)
         # Before anything is opened: a closed gate costs no connection.
@@ -95,7 +118,7 @@ def run_sync_step(context: dg.AssetExecutionContext, options: RunOptionsResource
         yield from _in_progress(context, step, busy)
         return
     except LeaseHeld as held:
-        step_aside(context, held)
+        step_aside(context, step, held)
     except SequenceStopped as stopped:
         yield from _only_wanted(context, step, checks.complete(step.key, str(stopped)))
         fail(context, step, str(stopped), stopped)
@@ -103,7 +126,8 @@ def run_sync_step(context: dg.AssetExecutionContext, options: RunOptionsResource
         yield from _broken_off(context, step, error)
     except Exception as defect:
         step.tag(context, "failed")
-        yield from _stand(context, step, f"{type(defect).__name__}: a defect, see the run's log.")
+        standing = yield from _stand(context, step, f"{type(defect).__name__}: a defect, see the run's log.")
+        step.ended(Ending("failed", standing.text, error=defect, stops=standing.stops))
         raise
     else:
         yield from _settled(context, step, report, standing)
@@ -112,11 +136,17 @@ def run_sync_step(context: dg.AssetExecutionContext, options: RunOptionsResource
 def run_finish_step(context: dg.AssetExecutionContext, options: RunOptionsResource, step: Step) -> Events:
     """Close the sequence: references that rows went without, then removals, children first."""
     _refuse_checks_alone(context, step)
+    with watched(context, step.sequence, step.name, step.watches) as watchers:
+        yield from _run_finish_step(context, options, replace(step, watchers=watchers))
+
+
+def _run_finish_step(context: dg.AssetExecutionContext, options: RunOptionsResource, step: Step) -> Events:
     from seqsync_dagster.engine.finish import run_finish
+    from seqsync_dagster.engine.report import Counts
 
     try:
         _may_run(context, step)
-        with step.open_site() as site:
+        with step.site() as site:
             report: FinishReport = run_finish(
                 site, options.read(), run_id=context.run_id, holder=holder(context), log=context.log.info
             )
@@ -124,7 +154,7 @@ def run_finish_step(context: dg.AssetExecutionContext, options: RunOptionsResour
         yield from _in_progress(context, step, busy)
         return
     except LeaseHeld as held:
-        step_aside(context, held)
+        step_aside(context, step, held)
     except SeqsyncError as error:
         fail(context, step, str(error), error)
     except Exception:
@@ -136,14 +166,19 @@ def run_finish_step(context: dg.AssetExecutionContext, options: RunOptionsResour
         "references_held": sum(report.references_held.values()),
     }
     failed = checks.nothing_removed(report) or bool(report.references_over_limit)
+    outcome: Outcome = "failed" if failed else "partial" if rejected or any(unfilled.values()) else "success"
     step.tag(
         context,
-        "failed" if failed else "partial" if rejected or any(unfilled.values()) else "success",
+        outcome,
         removed=sum(report.removed.values()),
         removals_rejected=rejected,
         **unfilled,
     )
     context.log.info(report.summary)
+    step.ended(Ending(outcome, report.summary, report))
+    for name, removed in report.removed.items():
+        for event in written(step.sequence, name, Counts(removed=removed)):
+            context.log_event(event)
     yield dg.MaterializeResult(
         asset_key=step.key,
         metadata=metadata.of_finish(report),
@@ -172,7 +207,7 @@ def _run_sync(
 
     # Before anything is read: what is built meanwhile is compared again by the next run.
     build = inputs.build(context.instance)
-    with step.open_site() as site:
+    with step.site() as site:
         report = run_sync(
             site,
             step.name,
@@ -209,9 +244,12 @@ def _settled(context: dg.AssetExecutionContext, step: Step, report: SyncReport, 
         invalid=counts.invalid,
     )
     context.log.info(report.summary)
+    step.ended(Ending(outcome, standing.text or report.summary, report, stops=standing.stops))
     found = [*checks.of_run(step.key, report), checks.complete(step.key, standing.text if standing.stops else "")]
     results = [result for result in found if _wants_check(context, step, str(result.check_name))]
     shown = dict(metadata.of_run(report))
+    for event in written(step.sequence, step.name, counts, report.object_url):
+        context.log_event(event)
     if standing.stops:
         shown["seqsync/stopped"] = standing.text
         context.instance.add_run_tags(context.run_id, {STOPPED: step.name})
@@ -240,13 +278,15 @@ def _broken_off(context: dg.AssetExecutionContext, step: Step, error: SeqsyncErr
         yield from _only_wanted(context, step, checks.tripped(step.key, message, error.plan_id))
     # Another run has taken over, and how the sync stands is that one's to say; a plan that cannot be sent any more is
     # nobody's failure but of the run that asked for it.
+    stops = False
     if not isinstance(error, LeaseLost | PlanOutdated):
-        message = yield from _stand(context, step, message)
-    fail(context, step, message, error, extra)
+        standing = yield from _stand(context, step, message)
+        message, stops = standing.text, standing.stops
+    fail(context, step, message, error, extra, stops=stops)
 
 
-def _stand(context: dg.AssetExecutionContext, step: Step, error: str) -> Generator[Any, None, str]:
-    """Keep the failure and show it; the children go if they may. Returns the failure's text, with who waits."""
+def _stand(context: dg.AssetExecutionContext, step: Step, error: str) -> Generator[Any, None, Standing]:
+    """Keep the failure and show it; the children go if they may."""
     from seqsync_dagster.engine.standing import Standing, after_error
 
     try:
@@ -262,7 +302,7 @@ def _stand(context: dg.AssetExecutionContext, step: Step, error: str) -> Generat
         _tell_below(context, step, standing)
     else:
         yield dg.MaterializeResult(asset_key=step.key, metadata={HIDE: True})
-    return standing.text
+    return standing
 
 
 def _tell_below(context: dg.AssetExecutionContext, step: Step, standing: Standing) -> None:
@@ -296,6 +336,7 @@ def _in_progress(context: dg.AssetExecutionContext, step: Step, busy: Destinatio
     waiting = busy.rows_waiting if isinstance(busy, BudgetSpent) else 0
     step.tag(context, "partial", in_progress=1, rows_waiting=waiting)
     shown = {"seqsync/in_progress": True, **({"seqsync/rows_waiting": waiting} if waiting else {})}
+    step.ended(Ending("in_progress", message, error=busy))
     yield dg.AssetObservation(step.key, description=message, metadata=shown)
     yield dg.MaterializeResult(asset_key=step.key, metadata={HIDE: True})
 
@@ -308,10 +349,17 @@ def _how_to_approve(tripped: GuardTripped) -> str:
 
 
 def fail(
-    context: Context, step: Step, message: str, error: SeqsyncError, extra: dict[str, Any] | None = None
+    context: Context,
+    step: Step,
+    message: str,
+    error: SeqsyncError,
+    extra: dict[str, Any] | None = None,
+    *,
+    stops: bool = False,
 ) -> NoReturn:
     """End the step as failed, with the error's own words and without its traceback."""
     step.tag(context, "failed")
+    step.ended(Ending("failed", message, error=error, stops=stops))
     if isinstance(error, SequenceStopped):
         context.instance.add_run_tags(context.run.run_id, {STOPPED: ", ".join(error.stopped)})
     raise dg.Failure(
@@ -321,8 +369,9 @@ def fail(
     ) from None
 
 
-def step_aside(context: Context, held: LeaseHeld) -> NoReturn:
+def step_aside(context: Context, step: Step, held: LeaseHeld) -> NoReturn:
     """End the run as cancelled, because another run is at work on the sync."""
+    step.ended(Ending("refused", str(held), error=held))
     # A failed run would page somebody because another run does its work.
     context.instance.add_run_tags(context.run.run_id, {"seqsync/refused": f"held by {held.holder}"})
     context.instance.report_run_canceling(context.run, message=f"{held} This run sends nothing.")

@@ -8,12 +8,15 @@ along, as Dagster's assets do.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from seqsync_dagster.components import checks
 from seqsync_dagster.components.assets import Step, fail, holder, remembers, step_aside
+from seqsync_dagster.components.outcome import Outcome
+from seqsync_dagster.components.watching import Ending, watched
 from seqsync_dagster.errors import LeaseHeld, SeqsyncError
 
 if TYPE_CHECKING:
@@ -22,10 +25,15 @@ if TYPE_CHECKING:
 
 def run_drift_step(context: dg.AssetCheckExecutionContext, step: Step, inputs: Inputs) -> dg.AssetCheckResult:
     """Compare one sync's records with what was acknowledged, and tell Dagster what differs."""
+    with watched(context, step.sequence, f"{step.name}.drift", step.watches) as watchers:
+        return _run_drift_step(context, replace(step, watchers=watchers), inputs)
+
+
+def _run_drift_step(context: dg.AssetCheckExecutionContext, step: Step, inputs: Inputs) -> dg.AssetCheckResult:
     from seqsync_dagster.engine.drift import check_drift
 
     try:
-        with step.open_site() as site:
+        with step.site() as site:
             report = check_drift(
                 site,
                 step.key.path[-1],
@@ -36,12 +44,14 @@ def run_drift_step(context: dg.AssetCheckExecutionContext, step: Step, inputs: I
                 log=context.log.info,
             )
     except LeaseHeld as held:
-        step_aside(context, held)
+        step_aside(context, step, held)
     except SeqsyncError as error:
         fail(context, step, str(error), error)
     except Exception:
         step.tag(context, "failed")
         raise
-    step.tag(context, "partial" if report.drifted else "success", changed=report.changed, deleted=report.deleted)
+    outcome: Outcome = "partial" if report.drifted else "success"
+    step.tag(context, outcome, changed=report.changed, deleted=report.deleted)
     context.log.info(report.summary)
+    step.ended(Ending(outcome, report.summary, report))
     return checks.of_drift(step.key, report)

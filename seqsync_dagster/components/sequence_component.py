@@ -2,9 +2,11 @@
 
 # No postponed annotations here: Dagster reads those of the asset functions.
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -16,11 +18,13 @@ from seqsync_dagster.components.assets import Step, run_finish_step, run_sync_st
 from seqsync_dagster.components.destination_component import Connection
 from seqsync_dagster.components.drift import run_drift_step
 from seqsync_dagster.components.inputs import DbtGraph, Inputs, all_builds, all_deps
+from seqsync_dagster.components.objects import Writers, object_specs, writers_of
 from seqsync_dagster.components.outcome import SEQUENCE
 from seqsync_dagster.components.plan_job import Planning, build_plan_job
 from seqsync_dagster.components.sync_files import with_sync_files
 from seqsync_dagster.components.triggers import build_schedules, build_sensors
 from seqsync_dagster.components.warehouse_component import Warehouse
+from seqsync_dagster.components.watching import Watch
 from seqsync_dagster.components.yaml_source import Location, YamlSource, as_written, unknown_name
 from seqsync_dagster.errors import SeqsyncError
 from seqsync_dagster.sequence.defaults import OWN
@@ -31,6 +35,7 @@ from seqsync_dagster.sequence.sync import SyncSpec
 
 if TYPE_CHECKING:
     from seqsync_dagster.engine.run import Site
+    from seqsync_dagster.engine.telling import Tell
     from seqsync_dagster.journal.store import Journal
 
 Kind = TypeVar("Kind", bound=dg.Component)
@@ -127,7 +132,7 @@ class SyncSequence(dg.Component):
             return self.held_by(warehouse)
 
         return dg.Definitions(
-            assets=assets,
+            assets=[*assets, *self._object_specs(context, connection)],
             asset_checks=drifts,
             jobs=[
                 self._job([*syncs, *sorted(all_builds(inputs))]),
@@ -148,8 +153,13 @@ class SyncSequence(dg.Component):
             description=describe(sync),
             owners=[*(sync.owners or self.spec.owners)],
             kinds={kind},
-            tags={SEQUENCE: self.spec.name},
-            metadata={**metadata.of_definition(self.spec, sync, inputs.model), **self._place_of(sync)},
+            tags={**self.spec.tags, **sync.tags, SEQUENCE: self.spec.name},
+            metadata={
+                **metadata.of_definition(self.spec, sync, inputs.model),
+                **metadata.of_links({**self.spec.links, **sync.links}),
+                **self._place_of(sync),
+            },
+            freshness_policy=_freshness(sync.fresh_within or self.spec.fresh_within),
         )
 
     def _place_of(self, sync: SyncSpec) -> Mapping[str, Any]:
@@ -162,6 +172,10 @@ class SyncSequence(dg.Component):
             file_path=place.filename, line_number=place.start.line, label=f"sync {sync.name}"
         )
         return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
+
+    def _object_specs(self, context: dg.ComponentLoadContext, connection: Connection) -> Iterator[dg.AssetSpec]:
+        if self.spec.show_objects:
+            yield from object_specs(self.spec, _writers(context.component_tree), connection.kind)
 
     def get_finish_spec(self, kind: str) -> dg.AssetSpec:
         """The closing asset. Override to change how it is shown; the key must stay."""
@@ -188,16 +202,26 @@ class SyncSequence(dg.Component):
         return dg.AssetKey([self.spec.name, sync])
 
     @contextmanager
-    def open_site(self, warehouse: Warehouse, connection: Connection) -> Iterator["Site"]:
-        """Warehouse, journal and destination for one step; everything is closed again when it ends."""
+    def open_site(self, warehouse: Warehouse, connection: Connection, tell: "Tell | None" = None) -> Iterator["Site"]:
+        """Warehouse, journal and destination for one step; everything is closed again when it ends.
+
+        `tell` hears what the run does.
+        """
         from contextlib import closing
 
         from seqsync_dagster.engine.run import Site
+        from seqsync_dagster.engine.telling import to_nobody
         from seqsync_dagster.journal.store import Journal
 
         opened, journal_url = warehouse.open()
         with closing(opened), Journal(journal_url) as journal, closing(connection.connect()) as destination:
-            yield Site(sequence=self.spec, warehouse=opened, journal=journal, destination=destination)
+            yield Site(
+                sequence=self.spec,
+                warehouse=opened,
+                journal=journal,
+                destination=destination,
+                tell=tell or to_nobody,
+            )
 
     def held_by(self, warehouse: Warehouse) -> str | None:
         """Which living run is at work on one of the sequence's syncs, and on which; None when nobody is."""
@@ -213,11 +237,16 @@ class SyncSequence(dg.Component):
     def _step(self, key: dg.AssetKey, warehouse: Warehouse, connection: Connection) -> Step:
         return Step(
             key,
-            open_site=lambda: self.open_site(warehouse, connection),
+            open_site=lambda tell: self.open_site(warehouse, connection, tell),
             open_journal=lambda: self.open_journal(warehouse),
             sequence=self.spec,
             in_turn=lambda: self._in_turn(warehouse),
+            watches=self.watches(warehouse),
         )
+
+    def watches(self, warehouse: Warehouse) -> Sequence[Watch]:
+        """Who follows the steps of this sequence. Override to add your own."""
+        return ()
 
     @contextmanager
     def open_journal(self, warehouse: Warehouse) -> Iterator["Journal"]:
@@ -249,6 +278,7 @@ class SyncSequence(dg.Component):
             specs=[spec],
             check_specs=checks.check_specs(spec.key),
             can_subset=True,
+            pool=self.spec.destination,
         )
         def sync_asset(context: dg.AssetExecutionContext, seqsync: options.RunOptionsResource) -> Iterator[Any]:
             yield from run_sync_step(context, seqsync, step, inputs)
@@ -267,6 +297,7 @@ class SyncSequence(dg.Component):
                 *([checks.references_spec(spec.key)] if self._filled_later() else []),
             ],
             can_subset=True,
+            pool=self.spec.destination,
         )
         def finish_asset(context: dg.AssetExecutionContext, seqsync: options.RunOptionsResource) -> Iterator[Any]:
             yield from run_finish_step(context, seqsync, step)
@@ -328,7 +359,7 @@ class SyncSequence(dg.Component):
             description=self.spec.description
             or f"Builds the models and sends them: {', '.join(order(self.spec))}, then {FINISH}.",
             executor_def=executors.executor_of(self.spec),
-            tags={SEQUENCE: self.spec.name},
+            tags={**self.spec.tags, SEQUENCE: self.spec.name},
             owners=list(self.spec.owners) or None,
         )
 
@@ -393,6 +424,16 @@ class SyncSequence(dg.Component):
 
 
 _COMPONENT_FILES = ("defs.yaml", "defs.yml", "component.py")
+
+
+# Looked for once for a code location, and not once for each of its sequences.
+@lru_cache(maxsize=1)
+def _writers(tree: dg.ComponentTree) -> Writers:
+    return writers_of(each.spec for each in tree.get_all_components(SyncSequence))
+
+
+def _freshness(within: timedelta | None) -> dg.FreshnessPolicy | None:
+    return None if within is None else dg.FreshnessPolicy.time_window(fail_window=within)
 
 
 def _holds_component(folder: Path) -> bool:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import pandas as pd
 import sqlalchemy as sa
 
-from seqsync_dagster.destinations.protocol import Event, InFlight, Operation, Outcomes, Progress, Request
+from seqsync_dagster.destinations.protocol import Event, InFlight, Operation, Outcomes, Request
 from seqsync_dagster.engine.filling import only_where_empty
+from seqsync_dagster.engine.pace import Pace
 from seqsync_dagster.engine.site import Work
+from seqsync_dagster.engine.telling import BatchDone
 from seqsync_dagster.errors import BudgetSpent, DestinationUnreachable
 from seqsync_dagster.ledger import rows as plan_rows
 from seqsync_dagster.ledger.rows import MASK, Group
@@ -51,12 +53,12 @@ def apply(work: Work, room: Room, tables: StateTables, run_id: str) -> None:
     sending = _Sending()
     groups = plan_rows.groups(room.connection, tables)
     total = sum(g.rows for g in groups)
-    done = 0
+    pace = Pace(work.sync.name, total, work.log)
     room.connection.commit()
     room.paging()
     for group in groups:
         try:
-            _send_group(work, room, tables, run_id, group, sending)
+            _send_group(work, room, tables, run_id, group, sending, pace)
         except BudgetSpent as spent:
             # Raised between two sends only: what was announced has had its last word.
             _finish(work, run_id, sending)
@@ -66,11 +68,12 @@ def apply(work: Work, room: Room, tables: StateTables, run_id: str) -> None:
             waiting = f"{total - told:,} of {total:,} rows of {work.sync.name} wait and go with a later run."
             raise BudgetSpent(f"{spent} {waiting}", total - told) from None
         stage_outcomes(work, room, tables, run_id, after_seq=group.first_seq - 1)
-        done += group.rows
-        work.log(f"{work.sync.name}: {done} of {total} rows sent ({group.operation}, level {group.level})")
+        pace.say(f"{group.operation}, level {group.level}")
 
 
-def _send_group(work: Work, room: Room, tables: StateTables, run_id: str, group: Group, sending: _Sending) -> None:
+def _send_group(
+    work: Work, room: Room, tables: StateTables, run_id: str, group: Group, sending: _Sending, pace: Pace
+) -> None:
     journal = work.site.journal
     request = request_of(work.sync, group.operation, group.rows, group.lacking)
     sending.last_seq = group.first_seq - 1
@@ -94,14 +97,38 @@ def _send_group(work: Work, room: Room, tables: StateTables, run_id: str, group:
                 work.lease, run_id, sending.number, sending.first_seq, sending.last_seq, described, event.token
             )
         else:
-            answered += len(event.frame) if isinstance(event, Outcomes) else 0
             take(work, room, tables, run_id, event)
+            if isinstance(event, Outcomes):
+                answered += len(event.frame)
+                _tell(work, group, event, pace)
+            elif event.done is not None:
+                pace.say(event.text, underway=event.done - answered)
+            else:
+                work.log(f"{work.sync.name}: {event.text}")
     _finish(work, run_id, sending)
     if answered < given:
         # A run that ends in order takes a row without an outcome for one that waits for its parent.
         raise DestinationUnreachable(
             f"{given - answered:,} of {given:,} rows of {work.sync.name} ({group.operation}) were sent and got no "
             "answer of their own. The others are settled; these stay due and go with the next run."
+        )
+
+
+def _tell(work: Work, group: Group, outcomes: Outcomes, pace: Pace) -> None:
+    if len(outcomes.frame):
+        seconds = pace.add(len(outcomes.frame))
+        rejected = int(outcomes.frame["code"].notna().sum())
+        work.site.tell(
+            BatchDone(
+                sync=work.sync.name,
+                operation=group.operation,
+                level=group.level,
+                rows=len(outcomes.frame),
+                rejected=rejected,
+                done=pace.done,
+                total=pace.total,
+                seconds=seconds,
+            )
         )
 
 
@@ -124,12 +151,9 @@ def _finish(work: Work, run_id: str, sending: _Sending) -> None:
 
 
 def take(work: Work, room: Room, tables: StateTables, run_id: str, event: Event) -> None:
-    """Make what a destination said durable, or tell it."""
-    if isinstance(event, Outcomes):
-        if len(event.frame):
-            work.site.journal.record(work.lease, run_id, _masked(work, room, tables, event.frame))
-    elif isinstance(event, Progress):
-        work.log(f"{work.sync.name}: {event.text}")
+    """Make what a destination said of its rows durable."""
+    if isinstance(event, Outcomes) and len(event.frame):
+        work.site.journal.record(work.lease, run_id, _masked(work, room, tables, event.frame))
 
 
 def _masked(work: Work, room: Room, tables: StateTables, frame: pd.DataFrame) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from seqsync_dagster.engine.reporting import problems
 from seqsync_dagster.engine.rest import finish_at_rest, forget_rest
 from seqsync_dagster.engine.settling import settle_completed
 from seqsync_dagster.engine.site import Site, Work, checked_account
+from seqsync_dagster.engine.telling import step
 from seqsync_dagster.journal import Scope
 from seqsync_dagster.ledger import registry, rows
 from seqsync_dagster.ledger.removals import Pointer, count_due, write_removal_plan
@@ -53,10 +54,12 @@ def run_finish(
     # First: a record that another one pointed at until now may be one to be removed.
     for name in order(site.sequence):
         if site.sequence.sync(name).filled_later():
-            fill_references(site, name, options, run_id, holder, log, tally.filled)
+            with step(site.tell, name, "references"):
+                fill_references(site, name, options, run_id, holder, log, tally.filled)
     for name in reversed(order(site.sequence)):
         if site.sequence.sync(name).removes:
-            _remove(site, name, options, run_id, holder, log, tally)
+            with step(site.tell, name, "removals"):
+                _remove(site, name, options, run_id, holder, log, tally)
     removed, rejected = sum(tally.removed.values()), sum(tally.rejected.values())
     kept = sum(tally.kept.values())
     text = f"{removed} records removed" if removed else "nothing to remove"

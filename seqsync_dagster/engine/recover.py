@@ -8,6 +8,7 @@ from dataclasses import replace
 import pandas as pd
 import sqlalchemy as sa
 
+from seqsync_dagster.destinations.protocol import Progress
 from seqsync_dagster.engine.apply import frames, request_of, stage_outcomes, take
 from seqsync_dagster.engine.settling import discard_plan, settle_interrupted
 from seqsync_dagster.engine.site import Work, checked_account
@@ -78,4 +79,6 @@ def _resume(work: Work, room: Room, tables: StateTables, run_id: str, send: Open
 
     for event in work.site.destination.resume(send.token, request, rows()):
         take(work, room, tables, run_id, event)
+        if isinstance(event, Progress):
+            work.log(f"{work.sync.name}: {event.text}")
     work.site.journal.finish_send(work.lease, run_id, send.number)

@@ -25,6 +25,7 @@ from seqsync_dagster.engine.rest import at_rest, forget_rest, note_rest
 from seqsync_dagster.engine.reviewing import find_reviewed, forget_reviewed
 from seqsync_dagster.engine.settling import discard_plan, settle_completed, settle_interrupted
 from seqsync_dagster.engine.site import Site, Work, checked_account
+from seqsync_dagster.engine.telling import PlanReady, step
 from seqsync_dagster.errors import LeaseLost
 from seqsync_dagster.journal import Scope
 from seqsync_dagster.ledger import rows
@@ -70,7 +71,8 @@ def run_sync(
             log(f"{sync_name}: nothing to do: its model was not built again, and nothing is due")
             return rested
         forget_rest(site, sync_name)
-        recover(work)
+        with step(site.tell, sync_name, "recover"):
+            recover(work)
         others = sync.waits_for()
         # The parent of a deferred lookup may run at the same time; finish sees to what is missed.
         glances = [p for p in sync.parents() if p not in (sync_name, *others)]
@@ -78,19 +80,22 @@ def run_sync(
             reviewed = None
             if options.plan_id is not None:
                 work, reviewed = find_reviewed(work, room)
-            planned = plan(work, room, source, remembered, reviewed=reviewed)
+            with step(site.tell, sync_name, "plan"):
+                planned = plan(work, room, source, remembered, reviewed=reviewed)
             if planned.nothing_to_do:
                 note_rest(work, room, build, planned, planned.counts)
         if planned.nothing_to_do:
             log(f"{sync_name}: nothing to do, the model's {planned.counts.model} rows are as they were")
             return report(work, planned, planned.counts, [], [], _since(began), *_made(site, calls))
         log(_intent(sync_name, planned))
+        site.tell(PlanReady(sync_name, planned.plan_id, planned.counts, planned.resync_reason))
         work = replace(work, raised_epoch=planned.epoch)
         # Rooms of their own for sending and for settling: what the step before needed in memory is given back first.
         with site.warehouse.open(site.sequence.name, sync_name) as room:
             counts, problems, changes = _carry_out(work, room, planned, read=reviewed is not None)
         with site.warehouse.open(site.sequence.name, sync_name) as room:
-            _settle(work, room, planned, counts)
+            with step(site.tell, sync_name, "settle"):
+                _settle(work, room, planned, counts)
             forget_reviewed(work, room)
             if reviewed is None:
                 note_rest(work, room, build, planned, counts)
@@ -101,21 +106,23 @@ def _carry_out(work: Work, room: Room, planned: Planned, *, read: bool) -> _Told
     site, sync = work.site, work.sync
     tables = work.tables(room.schema)
     try:
-        # Somebody who has read a plan has read what its guards say of it.
-        if not read and work.options.approve_plan != planned.plan_id:
-            check_guards(
-                sync.name,
-                site.sequence.guards_of(sync),
-                planned.change,
-                plan_id=planned.plan_id,
-                resync_reason=planned.resync_reason,
-                asked=work.options.full_resync,
-            )
-        if planned.counts.planned:
-            checked_account(work, planned.known)
-            _preflight(work, planned)
-        apply(work, room, tables, work.run_id)
-        stage_outcomes(work, room, tables, work.run_id, anew=True)
+        with step(site.tell, sync.name, "guard"):
+            # Somebody who has read a plan has read what its guards say of it.
+            if not read and work.options.approve_plan != planned.plan_id:
+                check_guards(
+                    sync.name,
+                    site.sequence.guards_of(sync),
+                    planned.change,
+                    plan_id=planned.plan_id,
+                    resync_reason=planned.resync_reason,
+                    asked=work.options.full_resync,
+                )
+            if planned.counts.planned:
+                checked_account(work, planned.known)
+                _preflight(work, planned)
+        with step(site.tell, sync.name, "apply"):
+            apply(work, room, tables, work.run_id)
+            stage_outcomes(work, room, tables, work.run_id, anew=True)
         told = room.frugally(lambda: _told(room, tables, planned, sync))
         room.connection.commit()
         return told

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from seqsync_dagster.destinations.protocol import Account, Destination
 from seqsync_dagster.engine.options import RunOptions
+from seqsync_dagster.engine.telling import Tell, to_nobody
 from seqsync_dagster.errors import OtherDestination
 from seqsync_dagster.journal.lease import Lease
 from seqsync_dagster.journal.store import Journal
@@ -26,6 +27,8 @@ class Site:
     warehouse: Warehouse
     journal: Journal
     destination: Destination
+    tell: Tell = to_nobody
+    """Hears what the runs do, while they do it."""
 
     def __post_init__(self) -> None:
         # A limit of a connection's own holds for all its syncs, in whatever process they run.

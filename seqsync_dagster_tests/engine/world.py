@@ -16,6 +16,7 @@ from seqsync_dagster.engine.options import RunOptions
 from seqsync_dagster.engine.report import FinishReport, SyncReport
 from seqsync_dagster.engine.run import run_sync
 from seqsync_dagster.engine.site import Site
+from seqsync_dagster.engine.telling import Told
 from seqsync_dagster.journal import Journal
 from seqsync_dagster.ledger.tables import StateTables
 from seqsync_dagster.sequence.spec import SequenceSpec
@@ -78,6 +79,7 @@ class World:
         self.folder, self.warehouse_url, self.org, self.sequence = folder, warehouse_url, org, sequence
         self.settings: dict[str, Any] = {"retry_wait_s": 0.01}
         self.lines: list[str] = []
+        self.told: list[Told] = []
         self.runs = 0
 
     @property
@@ -112,7 +114,13 @@ class World:
         connection = SalesforceSettings.model_validate(
             {"url": self.org.url, "client_id": "demo", "client_secret": "demo-secret", **self.settings}
         )
-        return Site(self.sequence, warehouse, Journal(journal), SalesforceDestination(connection, "salesforce"))
+        return Site(
+            self.sequence,
+            warehouse,
+            Journal(journal),
+            SalesforceDestination(connection, "salesforce"),
+            self.told.append,
+        )
 
     def run(
         self, sync: str, options: RunOptions | None = None, *, remembered: bool = False, build: str | None = None

@@ -1,0 +1,66 @@
+"""How fast rows go, and when they will be through."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+#: Every line is a write to Dagster's storage.
+QUIET_S = 5.0
+
+
+@dataclass
+class Pace:
+    """Follows one plan's rows on their way; says at most every `QUIET_S` seconds how far they are."""
+
+    name: str
+    """Of the sync."""
+    total: int
+    """Rows of the plan."""
+    log: Callable[[str], None]
+    clock: Callable[[], float] = time.monotonic
+    done: int = 0
+    _began: float = field(init=False)
+    _said: float = field(init=False)
+    _last: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._began = self._said = self._last = self.clock()
+
+    def add(self, rows: int) -> float:
+        """So many rows more have their outcome. Returns the seconds since the last time."""
+        now = self.clock()
+        took, self._last = now - self._last, now
+        self.done += rows
+        if now - self._said >= QUIET_S and self.done < self.total:
+            self.say()
+        return took
+
+    def say(self, detail: str = "", underway: int = 0) -> None:
+        """Log how far the rows are, now. `underway`: rows that the destination is through with, outcomes to come."""
+        self._said = self.clock()
+        done = min(self.done + underway, self.total)
+        self.log(
+            f"{self.name}: {done:,} of {self.total:,} rows sent{self._speed(done)}{f' ({detail})' if detail else ''}"
+        )
+
+    def _speed(self, done: int) -> str:
+        took = self.clock() - self._began
+        if not done or took < 1:
+            return ""
+        rate = done / took
+        left = f", about {duration((self.total - done) / rate)} left" if done < self.total else f" in {duration(took)}"
+        return f", {rate:,.0f} rows/s{left}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time as people say it: `40 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = max(1, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        minutes, rest = divmod(whole, 60)
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, rest = divmod(whole, 3600)
+    return f"{hours} h {rest // 60} min" if rest >= 60 else f"{hours} h"
