@@ -268,9 +268,20 @@ def test_another_set_of_parents_is_a_named_reason_and_one_that_is_taken_out_is_e
     both = "parent 'accounts' by account_id or parent 'workspaces' by workspace_id"
     assert report.resync_reason == f"WhatId is filled from {both}, it was parent 'accounts' by account_id"
     assert pointed_to(office) == STARTS
-    office.sequence = crm(ACCOUNTS, WORKSPACES, tasks(**alone))
-    assert office.run("tasks").resync_reason == f"WhatId is filled from parent 'accounts' by account_id, it was {both}"
-    assert pointed_to(office)["T2"] is None
+    # One of three is taken out: what pointed there points to nothing now.
+    third = {"parent": "trials", "from": "lead_id"}
+    trials = {**WORKSPACES, "name": "trials", "table": "crm.leads", "key": "lead_id", "mode": "update"}
+    trials |= {"fields": {"Region__c": "last_name"}, "removed": "keep"}
+    office.sequence = crm(ACCOUNTS, WORKSPACES, trials, tasks({"parents": [*WHAT, third]}))
+    office.run("trials")
+    office.run("tasks")
+    office.sequence = crm(ACCOUNTS, WORKSPACES, trials, tasks({"parents": [WHAT[0], third]}))
+    report = office.run("tasks")
+    assert report.resync_reason == (
+        "WhatId is filled from parent 'accounts' by account_id or parent 'trials' by lead_id, it was parent 'accounts' "
+        "by account_id or parent 'trials' by lead_id or parent 'workspaces' by workspace_id"
+    )
+    assert pointed_to(office) == {**STARTS, "T2": None, "T4": None}
     # Taken out altogether, the field is nobody's, and keeps what it holds.
     office.sequence = crm(ACCOUNTS, WORKSPACES, tasks())
     office.run("tasks")

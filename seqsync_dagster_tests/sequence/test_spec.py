@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from seqsync_dagster.sequence.graph import ancestors, children, descendants, levels, order, waits_for
 from seqsync_dagster.sequence.limits import Limit
 from seqsync_dagster.sequence.spec import SequenceSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 
 
 def sync(name: str, /, **more: Any) -> dict[str, Any]:
@@ -83,7 +84,10 @@ def test_a_field_with_several_parents_waits_for_all_of_them() -> None:
     assert order(spec) == ["contacts", "accounts", "workspaces", "tasks"]
     assert waits_for(spec, "tasks") == {"workspaces": ["WhatId"], "accounts": ["WhatId"], "contacts": ["WhoId"]}
     assert children(spec, "accounts") == [("tasks", ["WhatId.accounts"]), ("workspaces", ["Account__c"])]
-    assert spec.sync("tasks").columns() == {"id", "workspaces_id", "accounts_id", "contacts_id"}
+    tasks = spec.sync("tasks")
+    assert tasks.columns() == {"id", "workspaces_id", "accounts_id", "contacts_id"}
+    # As it is kept beside a plan, for the run that finds it after a kill.
+    assert SyncSpec.model_validate_json(tasks.model_dump_json(by_alias=True, exclude_unset=True)) == tasks
 
 
 def test_independent_syncs_keep_their_listed_order() -> None:
