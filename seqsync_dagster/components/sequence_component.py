@@ -31,7 +31,7 @@ from seqsync_dagster.components.yaml_source import Location, YamlSource, as_writ
 from seqsync_dagster.errors import SeqsyncError
 from seqsync_dagster.sequence.defaults import OWN
 from seqsync_dagster.sequence.graph import order, waits_for
-from seqsync_dagster.sequence.mappings import ParentLookup, RecordLookup
+from seqsync_dagster.sequence.mappings import ParentLookup, ParentsLookup, RecordLookup
 from seqsync_dagster.sequence.spec import SequenceSpec
 from seqsync_dagster.sequence.sync import SyncSpec
 from seqsync_dagster.sequence.triggers import DbtCloudTrigger
@@ -323,7 +323,8 @@ class SyncSequence(dg.Component):
         return finish_asset
 
     def _filled_later(self) -> list[str]:
-        return [f"{sync.name}.{name}" for sync in self.spec.syncs for name in sync.filled_later()]
+        later = [(sync, slot) for sync in self.spec.syncs for slot in sync.filled_later()]
+        return list(dict.fromkeys(f"{sync.name}.{sync.field_of(slot)}" for sync, slot in later))
 
     def _drift_check(
         self, sync: SyncSpec, inputs: Inputs, warehouse: Warehouse, connection: Connection
@@ -473,9 +474,10 @@ def describe(sync: SyncSpec) -> str:
     lines = [f"{verb} {sync.object} from {sync.source}, {how or f'matched on {sync.match} = {key}'}."]
     for name, mapping in sync.mappings():
         match mapping:
-            case ParentLookup(parent=parent, if_missing=if_missing):
-                what = "of its own sync" if parent == sync.name else f"of {parent}"
-                if name in sync.parent_lookups() and sync.parent_lookups()[name].deferred:
+            case ParentLookup(if_missing=if_missing) | ParentsLookup(if_missing=if_missing):
+                several = [m.parent for m in sync.slots()[name].values()]
+                what = "of " + " or ".join("its own sync" if parent == sync.name else parent for parent in several)
+                if mapping.deferred:
                     lines.append(f"{name} points to a record {what}; finish fills it in when the row went without it.")
                     continue
                 lines.append(f"{name} points to a record {what}; while there is none, the row is: {if_missing}.")
