@@ -19,6 +19,7 @@ from seqsync_dagster.components.inputs import DbtGraph, Inputs, all_builds, all_
 from seqsync_dagster.components.outcome import SEQUENCE
 from seqsync_dagster.components.plan_job import Planning, build_plan_job
 from seqsync_dagster.components.sync_files import with_sync_files
+from seqsync_dagster.components.tracing import trace
 from seqsync_dagster.components.triggers import build_schedules, build_sensors
 from seqsync_dagster.components.warehouse_component import Warehouse
 from seqsync_dagster.components.watching import Watch
@@ -234,7 +235,7 @@ class SyncSequence(dg.Component):
 
     def watches(self, warehouse: Warehouse) -> Sequence[Watch]:
         """Who follows the steps of this sequence. Override to add your own."""
-        return ()
+        return (trace,)
 
     @contextmanager
     def open_journal(self, warehouse: Warehouse) -> Iterator["Journal"]:
