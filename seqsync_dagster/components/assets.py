@@ -29,6 +29,7 @@ import dagster as dg
 
 from seqsync_dagster.components import checks, metadata
 from seqsync_dagster.components.gate import check_gate
+from seqsync_dagster.components.objects import written
 from seqsync_dagster.components.outcome import STOPPED, Outcome, tag_run
 from seqsync_dagster.components.private import HIDE
 from seqsync_dagster.components.watching import Ending, Watch, Watchers, watched
@@ -141,6 +142,7 @@ def run_finish_step(context: dg.AssetExecutionContext, options: RunOptionsResour
 
 def _run_finish_step(context: dg.AssetExecutionContext, options: RunOptionsResource, step: Step) -> Events:
     from seqsync_dagster.engine.finish import run_finish
+    from seqsync_dagster.engine.report import Counts
 
     try:
         _may_run(context, step)
@@ -174,6 +176,9 @@ def _run_finish_step(context: dg.AssetExecutionContext, options: RunOptionsResou
     )
     context.log.info(report.summary)
     step.ended(Ending(outcome, report.summary, report))
+    for name, removed in report.removed.items():
+        for event in written(step.sequence, name, Counts(removed=removed)):
+            context.log_event(event)
     yield dg.MaterializeResult(
         asset_key=step.key,
         metadata=metadata.of_finish(report),
@@ -243,6 +248,8 @@ def _settled(context: dg.AssetExecutionContext, step: Step, report: SyncReport, 
     found = [*checks.of_run(step.key, report), checks.complete(step.key, standing.text if standing.stops else "")]
     results = [result for result in found if _wants_check(context, step, str(result.check_name))]
     shown = dict(metadata.of_run(report))
+    for event in written(step.sequence, step.name, counts, report.object_url):
+        context.log_event(event)
     if standing.stops:
         shown["seqsync/stopped"] = standing.text
         context.instance.add_run_tags(context.run_id, {STOPPED: step.name})

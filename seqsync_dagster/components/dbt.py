@@ -20,6 +20,9 @@ from seqsync_dagster.warehouse.source import ModelSource
 
 #: Files that a manifest is made of.
 _PARSED = (".sql", ".yml", ".yaml", ".py", ".md")
+#: Concurrency pool of dbt's step, unless `op: {pool: ...}` says another: a limit of 1 keeps two sequences from building
+#: into one DuckDB file at the same time.
+POOL = "dbt"
 _BUILDABLE = ("model", "seed", "snapshot")
 
 
@@ -42,10 +45,8 @@ class DbtProject(DbtProjectComponent):
 
     def __post_init__(self) -> None:
         # Dagster names the op after the project; a job of the same name, such as a sequence, would clash with it.
-        if self.op is None:
-            self.op = OpSpec(name=f"dbt__{self._name()}")
-        elif self.op.name is None:
-            self.op = self.op.model_copy(update={"name": f"dbt__{self._name()}"})
+        given = self.op or OpSpec()
+        self.op = given.model_copy(update={"name": given.name or f"dbt__{self._name()}", "pool": given.pool or POOL})
 
     def _name(self) -> str:
         discriminator: str = self._project_manager.defs_state_discriminator

@@ -290,6 +290,11 @@ def of_definition(sequence: SequenceSpec, sync: SyncSpec, model: dg.AssetKey | N
     }
 
 
+def of_links(links: Mapping[str, str]) -> Mapping[str, dg.MetadataValue[Any]]:
+    """Pages that an asset links to, by their names."""
+    return {name: dg.MetadataValue.url(url) for name, url in links.items()}
+
+
 def _column(sync: SyncSpec, field: str, mapping: FieldMapping | None) -> dg.TableColumn:
     match mapping:
         case None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import dagster as dg
 from pydantic import BaseModel
 
+from seqsync_dagster.components import environments
 from seqsync_dagster.components.destination_component import Connection
 from seqsync_dagster.components.yaml_source import Location, YamlSource, as_written
 from seqsync_dagster.destinations.salesforce import sync_options
@@ -42,23 +43,29 @@ class SalesforceConnection(Connection):
           url: {env: SALESFORCE_URL}                    # https://acme.my.salesforce.com
           client_id: {env: SALESFORCE_CLIENT_ID}
           client_secret: {env: SALESFORCE_CLIENT_SECRET}
+
+    With `environments: {dev: {...}, prod: {...}}` beside them, each environment says what differs there;
+    `SEQSYNC_ENVIRONMENT` names the one this is. Runs of any but `prod` are refused by a production org.
     """
 
     kind: ClassVar[str] = "salesforce"
 
     name: str
     settings: SalesforceSettings
+    environment: str | None = None
+    """That this is; None where nobody has said."""
 
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
         """The attributes' schema, for editors."""
-        return as_written(SalesforceSettings)
+        return as_written(SalesforceSettings, environments.for_editors)
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> SalesforceConnection:
         """From YAML. Raises `ConfigurationError` with file and line of every mistake."""
-        settings = YamlSource.of(attributes, context, quote=False).validate(SalesforceSettings, is_tag=_is_tag)
-        return cls(name=context.path.name, settings=settings)
+        source = YamlSource.of(attributes, context, quote=False)
+        settings, environment = environments.validate(source, SalesforceSettings, is_tag=_is_tag)
+        return cls(name=context.path.name, settings=settings, environment=environment)
 
     def remarks(self, object: str, options: Mapping[str, Any]) -> Sequence[OptionRemark]:
         """What is wrong, or worth knowing, about a sync's options."""
@@ -68,4 +75,6 @@ class SalesforceConnection(Connection):
         """The org, logged in when first used."""
         from seqsync_dagster.destinations.salesforce.destination import SalesforceDestination
 
-        return SalesforceDestination(self.settings, self.name)
+        environment = self.environment
+        guarded = environment is not None and not environments.is_production(environment)
+        return SalesforceDestination(self.settings, self.name, environment if guarded else None)

@@ -5,6 +5,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -16,6 +18,7 @@ from seqsync_dagster.components.assets import Step, run_finish_step, run_sync_st
 from seqsync_dagster.components.destination_component import Connection
 from seqsync_dagster.components.drift import run_drift_step
 from seqsync_dagster.components.inputs import DbtGraph, Inputs, all_builds, all_deps
+from seqsync_dagster.components.objects import Writers, object_specs, writers_of
 from seqsync_dagster.components.outcome import SEQUENCE
 from seqsync_dagster.components.plan_job import Planning, build_plan_job
 from seqsync_dagster.components.sync_files import with_sync_files
@@ -130,7 +133,7 @@ class SyncSequence(dg.Component):
             return self.held_by(warehouse)
 
         return dg.Definitions(
-            assets=assets,
+            assets=[*assets, *self._object_specs(context, connection)],
             asset_checks=drifts,
             jobs=[
                 self._job([*syncs, *sorted(all_builds(inputs))]),
@@ -151,8 +154,13 @@ class SyncSequence(dg.Component):
             description=describe(sync),
             owners=[*(sync.owners or self.spec.owners)],
             kinds={kind},
-            tags={SEQUENCE: self.spec.name},
-            metadata={**metadata.of_definition(self.spec, sync, inputs.model), **self._place_of(sync)},
+            tags={**self.spec.tags, **sync.tags, SEQUENCE: self.spec.name},
+            metadata={
+                **metadata.of_definition(self.spec, sync, inputs.model),
+                **metadata.of_links({**self.spec.links, **sync.links}),
+                **self._place_of(sync),
+            },
+            freshness_policy=_freshness(sync.fresh_within or self.spec.fresh_within),
         )
 
     def _place_of(self, sync: SyncSpec) -> Mapping[str, Any]:
@@ -165,6 +173,10 @@ class SyncSequence(dg.Component):
             file_path=place.filename, line_number=place.start.line, label=f"sync {sync.name}"
         )
         return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
+
+    def _object_specs(self, context: dg.ComponentLoadContext, connection: Connection) -> Iterator[dg.AssetSpec]:
+        if self.spec.show_objects:
+            yield from object_specs(self.spec, _writers(context.component_tree), connection.kind)
 
     def get_finish_spec(self, kind: str) -> dg.AssetSpec:
         """The closing asset. Override to change how it is shown; the key must stay."""
@@ -267,6 +279,7 @@ class SyncSequence(dg.Component):
             specs=[spec],
             check_specs=checks.check_specs(spec.key),
             can_subset=True,
+            pool=self.spec.destination,
         )
         def sync_asset(context: dg.AssetExecutionContext, seqsync: options.RunOptionsResource) -> Iterator[Any]:
             yield from run_sync_step(context, seqsync, step, inputs)
@@ -285,6 +298,7 @@ class SyncSequence(dg.Component):
                 *([checks.references_spec(spec.key)] if self._filled_later() else []),
             ],
             can_subset=True,
+            pool=self.spec.destination,
         )
         def finish_asset(context: dg.AssetExecutionContext, seqsync: options.RunOptionsResource) -> Iterator[Any]:
             yield from run_finish_step(context, seqsync, step)
@@ -345,7 +359,7 @@ class SyncSequence(dg.Component):
             description=self.spec.description
             or f"Builds the models and sends them: {', '.join(order(self.spec))}, then {FINISH}.",
             executor_def=executors.executor_of(self.spec),
-            tags={SEQUENCE: self.spec.name},
+            tags={**self.spec.tags, SEQUENCE: self.spec.name},
             owners=list(self.spec.owners) or None,
         )
 
@@ -410,6 +424,16 @@ class SyncSequence(dg.Component):
 
 
 _COMPONENT_FILES = ("defs.yaml", "defs.yml", "component.py")
+
+
+# Looked for once for a code location, and not once for each of its sequences.
+@lru_cache(maxsize=1)
+def _writers(tree: dg.ComponentTree) -> Writers:
+    return writers_of(each.spec for each in tree.get_all_components(SyncSequence))
+
+
+def _freshness(within: timedelta | None) -> dg.FreshnessPolicy | None:
+    return None if within is None else dg.FreshnessPolicy.time_window(fail_window=within)
 
 
 def _holds_component(folder: Path) -> bool:

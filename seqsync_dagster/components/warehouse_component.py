@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import BaseModel
 
+from seqsync_dagster.components import environments
 from seqsync_dagster.components.yaml_source import YamlSource, as_written
 from seqsync_dagster.errors import ConfigurationError
 from seqsync_dagster.warehouse.settings import WarehouseSettings
@@ -33,6 +34,16 @@ class Warehouse(dg.Component):
           state:
             directory: /var/lib/seqsync      # with DuckDB; default: seqsync_state beside the file
 
+    What differs between environments stands under their names; `SEQSYNC_ENVIRONMENT` says which one this is:
+
+    .. code-block:: yaml
+
+        attributes:
+          url: {env: WAREHOUSE_URL}
+          environments:
+            dev: {state: {schema: seqsync_dev}}
+            prod: {state: {schema: seqsync}}
+
     With PostgreSQL (`postgresql+psycopg://user@host/database`) ledgers and journal stand in the
     schema `seqsync` of the same database, unless `state.schema` and `state.journal` say otherwise.
     """
@@ -43,14 +54,14 @@ class Warehouse(dg.Component):
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
         """The attributes' schema, for editors."""
-        return as_written(WarehouseSettings)
+        return as_written(WarehouseSettings, environments.for_editors)
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Warehouse:
         """From YAML. Raises `ConfigurationError` with file and line of every mistake."""
         # A URL may hold a password.
         source = YamlSource.of(attributes, context, quote=False)
-        settings = source.validate(WarehouseSettings)
+        settings, _ = environments.validate(source, WarehouseSettings)
         try:
             settings.refuse_ephemeral()
         except ConfigurationError as error:

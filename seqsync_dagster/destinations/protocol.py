@@ -301,6 +301,10 @@ class Destination(Protocol):
         """
         ...
 
+    def object_url(self, object: str) -> str:
+        """Page that lists an object's records, for a person. Makes no call."""
+        ...
+
     def record_url(self, object: str, dest_id: str) -> str:
         """Where a person can look at the record."""
         ...

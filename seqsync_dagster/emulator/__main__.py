@@ -43,9 +43,10 @@ def main() -> None:
     parser.add_argument("--client-secret", default="demo-secret")
     parser.add_argument("--org-id", help="the organization id of a new store; random without it")
     parser.add_argument("--api-limit", type=int, default=100_000, help="DailyApiRequests")
+    parser.add_argument("--production", action="store_true", help="a new store is a production org, not a sandbox")
     args = parser.parse_args()
     try:
-        store = Store(args.store, args.org_id)
+        store = Store(args.store, args.org_id, production=args.production)
     except ValueError as error:
         parser.error(str(error))
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

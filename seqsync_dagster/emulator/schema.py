@@ -304,6 +304,7 @@ _ALL = (
     SObject("Organization", "Organization", "00D", (
         Field("Name", "Name", "string", 80, writable=False),
         Field("IsSandbox", "Is Sandbox", "boolean", writable=False, defaulted=True),
+        Field("OrganizationType", "Edition", "string", 40, writable=False),
         Field("InstanceName", "Instance Name", "string", 5, writable=False),
     ), writable=False),
 )  # fmt: skip

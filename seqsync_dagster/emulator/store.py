@@ -66,7 +66,8 @@ def _ddl(obj: SObject) -> Iterator[str]:
 class Store:
     """Connections to the file, and what is known of the org as a whole."""
 
-    def __init__(self, path: Path, org_id: str | None = None) -> None:
+    def __init__(self, path: Path, org_id: str | None = None, *, production: bool = False) -> None:
+        self.production = production
         self.path = path
         self.uploads = path.with_name(path.name + "-uploads")
         self.uploads.mkdir(parents=True, exist_ok=True)
@@ -112,9 +113,10 @@ class Store:
     def _seed(self, db: sqlite3.Connection) -> None:
         stamp = now()
         db.execute(
-            'INSERT INTO "Organization" ("Id", "Name", "IsSandbox", "InstanceName", "IsDeleted", "CreatedDate", '
-            "\"LastModifiedDate\") VALUES (?, 'Emulated Org', 1, 'EMU1', 0, ?, ?)",
-            (self.ids.org_number, stamp, stamp),
+            'INSERT INTO "Organization" ("Id", "Name", "IsSandbox", "OrganizationType", "InstanceName", "IsDeleted", '
+            '"CreatedDate", "LastModifiedDate") '
+            "VALUES (?, 'Emulated Org', ?, 'Enterprise Edition', 'EMU1', 0, ?, ?)",
+            (self.ids.org_number, int(not self.production), stamp, stamp),
         )
         for n, name in enumerate(("Integration User", *_PEOPLE), INTEGRATION_USER):
             first, last = name.split()

@@ -125,6 +125,8 @@ class SyncReport:
     row_bearing_calls: int
     destination: str
     """Organisation that was written to: name and id."""
+    object_url: str = ""
+    """Page that lists the object's records."""
 
 
 @dataclass(frozen=True)

@@ -157,4 +157,5 @@ def report(
         api_calls=api_calls,
         row_bearing_calls=row_bearing_calls,
         destination=org,
+        object_url=work.site.destination.object_url(work.sync.object),
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from seqsync_dagster.sequence.defaults import with_defaults
+from seqsync_dagster.sequence.durations import Duration
 from seqsync_dagster.sequence.graph import check
 from seqsync_dagster.sequence.limits import Errors, Guards
 from seqsync_dagster.sequence.strict import Strict
@@ -21,6 +22,26 @@ class SequenceSpec(Strict):
     name: Annotated[Name, Field(description="Name of the sequence and of its job.")]
     description: Annotated[str | None, Field(description="Shown with the job.")] = None
     owners: Annotated[tuple[str, ...], Field(description="E-mail addresses or `team:name`.")] = ()
+    tags: Annotated[
+        dict[str, str], Field(default_factory=dict, description="Tags of the job and of every sync in Dagster.")
+    ]
+    links: Annotated[
+        dict[str, str],
+        Field(
+            default_factory=dict, description="Pages that every sync links to, by their names: {runbook: https://...}."
+        ),
+    ]
+    fresh_within: Annotated[
+        Duration | None,
+        Field(description="Dagster shows a sync as stale when its last run is longer ago, e.g. `26h`. Default: never."),
+    ] = None
+    show_objects: Annotated[
+        bool,
+        Field(
+            description="Show the destination's objects (`salesforce/Contact`) as external assets below the syncs. "
+            "Switch off where assets of these keys are there already."
+        ),
+    ] = True
     runs_on: Annotated[tuple[Trigger, ...], Field(description="When the sequence runs by itself.")] = ()
     warehouse: Annotated[str, Field(description="Folder in `defs/` of the warehouse that holds the models.")] = (
         "warehouse"

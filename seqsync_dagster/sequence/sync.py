@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from seqsync_dagster.sequence.durations import Duration
 from seqsync_dagster.sequence.limits import Drift, Errors, Guards
 from seqsync_dagster.sequence.mappings import (
     ColumnMapping,
@@ -110,6 +111,20 @@ class SyncSpec(Strict):
         ),
     ] = None
     owners: Annotated[tuple[str, ...], Field(description="E-mail addresses or `team:name`.")] = ()
+    tags: Annotated[
+        dict[str, str], Field(default_factory=dict, description="Tags of the asset in Dagster, beside the sequence's.")
+    ]
+    links: Annotated[
+        dict[str, str],
+        Field(
+            default_factory=dict,
+            description="Pages that the asset links to, by their names, e.g. a runbook; beside the sequence's.",
+        ),
+    ]
+    fresh_within: Annotated[
+        Duration | None,
+        Field(description="Dagster shows the sync as stale when its last run is longer ago. Default: the sequence's."),
+    ] = None
     errors: Annotated[Errors | None, Field(description="Instead of the sequence's.")] = None
     guards: Annotated[Guards | None, Field(description="Instead of the sequence's.")] = None
     drift: Annotated[

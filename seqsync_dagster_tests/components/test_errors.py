@@ -310,7 +310,7 @@ def test_every_mistake_at_once() -> None:
 def test_connections_do_not_show_their_secrets() -> None:
     with location(salesforce=SALESFORCE.replace("client_id: id", "client_id: 7\n  clent_secret: hunter2")) as made:
         found = error_of(made)
-    assert "unknown name 'clent_secret'. Did you mean 'client_secret'? Known here: api_budget, api_version," in found
+    assert "unknown name 'clent_secret'. Did you mean 'client_secret'? Known here: allow_production," in found
     assert re.search(r"salesforce/defs\.yaml:\d+: ", found)
     assert "hunter2" not in found
 

@@ -33,7 +33,7 @@ from seqsync_dagster.destinations.salesforce.query import find_records, soql_tex
 from seqsync_dagster.destinations.salesforce.read_back import read_records, stored_texts
 from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
 from seqsync_dagster.destinations.salesforce.sync_options import read_options, remarks
-from seqsync_dagster.errors import DestinationRefused
+from seqsync_dagster.errors import DestinationRefused, OtherDestination
 from seqsync_dagster.sequence.options import OptionRemark
 
 if TYPE_CHECKING:
@@ -43,9 +43,13 @@ _FIND_ROWS = 10_000
 
 
 class SalesforceDestination:
-    """One Salesforce org. Nothing is read or connected before the first call."""
+    """One Salesforce org. Nothing is read or connected before the first call.
 
-    def __init__(self, settings: SalesforceSettings, name: str) -> None:
+    `environment` names one that must not reach a production org; None: any org will do.
+    """
+
+    def __init__(self, settings: SalesforceSettings, name: str, environment: str | None = None) -> None:
+        self._environment = environment
         self.calls = CallCount()
         self._settings = settings
         self._name = name
@@ -57,14 +61,22 @@ class SalesforceDestination:
         return f"SalesforceDestination({self._name!r})"
 
     def account(self) -> Account:
-        """The org: its id, name and address."""
+        """The org: its id, name and address. Raises `OtherDestination` for one that this environment must not use."""
         if self._account is None:
-            org = next(
-                iter(self._connection.query("SELECT Id, Name, IsSandbox FROM Organization", "asking who the org is"))
-            )
-            self._account = Account(
-                id=org["Id"], name=org["Name"], url=self._connection.url, sandbox=bool(org["IsSandbox"])
-            )
+            asked = "SELECT Id, Name, IsSandbox, OrganizationType FROM Organization"
+            org = next(iter(self._connection.query(asked, "asking who the org is")))
+            # A Developer Edition org is nobody's production, and no sandbox either ("Organization" of the Object
+            # Reference).
+            sandbox = bool(org["IsSandbox"]) or org["OrganizationType"] == "Developer Edition"
+            account = Account(id=org["Id"], name=org["Name"], url=self._connection.url, sandbox=sandbox)
+            if self._environment is not None and not sandbox and not self._settings.allow_production:
+                raise OtherDestination(
+                    f"this is the environment {self._environment!r}, and the connection {self._name!r} leads to the "
+                    f"production org {account.name} ({account.id}). Nothing was sent. Point the connection to a "
+                    "sandbox, set SEQSYNC_ENVIRONMENT=prod where production runs, or give the connection "
+                    "allow_production: true."
+                )
+            self._account = account
         return self._account
 
     def describe(self, object: str) -> ObjectInfo:
@@ -149,6 +161,11 @@ class SalesforceDestination:
         # A login may have told another address than the configured one.
         url = self._settings.read_url() if self._connected is None else self._connected.url
         return f"{url}/{dest_id}"
+
+    def object_url(self, object: str) -> str:
+        """The page that lists the object's records ("PageReference Types", standard__objectPage)."""
+        url = self._settings.read_url() if self._connected is None else self._connected.url
+        return f"{url}/lightning/o/{object}/list"
 
     def close(self) -> None:
         """Close the connections."""

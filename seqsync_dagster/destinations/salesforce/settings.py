@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from seqsync_dagster.environment import Setting, read_setting
 from seqsync_dagster.errors import ConfigurationError
+from seqsync_dagster.sequence.strict import Strict
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _LOGIN_HOSTS = {"login.salesforce.com", "test.salesforce.com"}
@@ -56,10 +57,8 @@ _Reserve = Annotated[
 ]
 
 
-class ApiBudget(BaseModel):
+class ApiBudget(Strict):
     """How much of the org's API calls of 24 hours all syncs of this connection may spend together."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     daily_calls: Annotated[
         int | None,
@@ -185,6 +184,11 @@ class SalesforceSettings(BaseModel):
         ApiBudget | None,
         Field(description="When to stop sending for the day. Without it every call that the org allows may be made."),
     ] = None
+
+    allow_production: Annotated[
+        bool,
+        Field(description="Write to a production org although the environment (SEQSYNC_ENVIRONMENT) is not prod."),
+    ] = False
 
     @model_validator(mode="after")
     def _says_how_to_log_in(self) -> Self:
