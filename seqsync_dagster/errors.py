@@ -15,6 +15,9 @@
      +- GuardTripped            the plan breaks a guard; nothing was sent
      +- SequenceStopped         a sync above has failed and is not mended; nothing was sent
      +- GateClosed              a dbt test of the model failed; nothing was sent
+     +- TriggerError            what a trigger looks at cannot be seen; nothing was started
+     |   +- DbtCloudUnreachable   no answer of dbt Cloud, or an error of its own: the next look may succeed
+     |   +- DbtCloudRefused       dbt Cloud answered no: the token, the job, the account
      +- DestinationError        the destination refused or did not answer
          +- DestinationUnreachable   transient: worth another run as it is
          +- DestinationRefused       credentials, permissions, unknown object
@@ -97,6 +100,18 @@ class SequenceStopped(SeqsyncError):
 
 class GateClosed(SeqsyncError):
     """The latest evaluation of a dbt test on the model failed. Nothing was sent."""
+
+
+class TriggerError(SeqsyncError):
+    """What a trigger looks at cannot be seen. Nothing was started."""
+
+
+class DbtCloudUnreachable(TriggerError):
+    """dbt Cloud did not answer, or not as its API does: the next look may succeed as it is."""
+
+
+class DbtCloudRefused(TriggerError):
+    """dbt Cloud answered no for good: the token, the job or the account is wrong."""
 
 
 class DestinationError(SeqsyncError):

@@ -24,7 +24,7 @@ from seqsync_dagster.components.plan_job import Planning, build_plan_job
 from seqsync_dagster.components.scaffolding import SequenceScaffolder
 from seqsync_dagster.components.sync_files import with_sync_files
 from seqsync_dagster.components.tracing import trace
-from seqsync_dagster.components.triggers import build_schedules, build_sensors
+from seqsync_dagster.components.triggers import Target, build_triggers, check_after, needs_others
 from seqsync_dagster.components.warehouse_component import Warehouse
 from seqsync_dagster.components.watching import Watch
 from seqsync_dagster.components.yaml_source import Location, YamlSource, as_written, unknown_name
@@ -34,6 +34,8 @@ from seqsync_dagster.sequence.graph import order, waits_for
 from seqsync_dagster.sequence.mappings import ParentLookup, RecordLookup
 from seqsync_dagster.sequence.spec import SequenceSpec
 from seqsync_dagster.sequence.sync import SyncSpec
+from seqsync_dagster.sequence.triggers import DbtCloudTrigger
+from seqsync_dagster.sequence.words import FINISH
 
 if TYPE_CHECKING:
     from seqsync_dagster.engine.run import Site
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
     from seqsync_dagster.journal.store import Journal
 
 Kind = TypeVar("Kind", bound=dg.Component)
-
-FINISH = "finish"
 
 
 @dg.scaffold_with(SequenceScaffolder)
@@ -131,9 +131,7 @@ class SyncSequence(dg.Component):
             if sync.drift is not None
         ]
 
-        def held_by() -> str | None:
-            return self.held_by(warehouse)
-
+        triggers = list(self._triggers(context, tuple(syncs), inputs, warehouse))
         return dg.Definitions(
             assets=[*assets, *self._object_specs(context, connection)],
             asset_checks=drifts,
@@ -142,10 +140,24 @@ class SyncSequence(dg.Component):
                 self._plan_job(inputs, warehouse, connection),
                 *self._drift_job(),
             ],
-            schedules=list(build_schedules(self.spec, held_by, self.source.error)),
-            sensors=list(build_sensors(self.spec, all_deps(inputs.values()), syncs, held_by, self.source.error)),
+            schedules=[each for each in triggers if isinstance(each, dg.ScheduleDefinition)],
+            sensors=[each for each in triggers if isinstance(each, dg.SensorDefinition)],
             resources={options.RESOURCE: options.OPTIONS},
         )
+
+    def _triggers(
+        self,
+        context: dg.ComponentLoadContext,
+        syncs: tuple[dg.AssetKey, ...],
+        inputs: Mapping[str, Inputs],
+        warehouse: Warehouse,
+    ) -> Iterator[dg.ScheduleDefinition | dg.SensorDefinition]:
+        target = Target(self.spec.name, syncs, lambda: self.held_by(warehouse), self.source.error)
+        # The other sequences are looked through only for one that names another: with many of them that takes long.
+        if needs_others(self.spec):
+            others = context.component_tree.get_all_components(SyncSequence)
+            check_after(self.spec, {other.spec.name: other.spec for other in others}, target)
+        yield from build_triggers(self.spec, target, all_deps(inputs.values()))
 
     def get_asset_spec(self, sync: SyncSpec, inputs: Inputs, kind: str) -> dg.AssetSpec:
         """The asset of one sync. Override to change how it is shown; the key must stay."""
@@ -410,6 +422,8 @@ class SyncSequence(dg.Component):
                 "model",
             )
         stored = models[model].get("config", {}).get("materialized") in ("table", "incremental", "snapshot", "seed")
+        # What dbt Cloud builds Dagster is not told, so "not built again" would not mean "not changed".
+        stored = stored and not any(isinstance(trigger, DbtCloudTrigger) for trigger in self.spec.runs_on)
         return Inputs.of_model(sync, project.source_of(model), key, graph, stored=stored)
 
     def _component(self, context: dg.ComponentLoadContext, what: str, name: str, kind: type[Kind]) -> Kind:

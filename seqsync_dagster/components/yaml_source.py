@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[str | int, ...]
 
+#: A line that holds a secret where only the name of one should be: no error may show it.
+_SECRET = re.compile(r"\btoken\s*:(?!\s*(\{\s*env\s*:\s*\w+\s*\}|#|$))")
+
 
 def as_written(
     spec: type[BaseModel], adjust: Callable[[dict[str, Any]], dict[str, Any]] = lambda schema: schema
@@ -171,7 +174,8 @@ def not_yaml(error: yaml.MarkedYAMLError) -> ConfigurationError:
     mark = error.problem_mark
     if mark is None:
         return ConfigurationError(f"this is not YAML: {error}")
-    excerpt = f"\n{mark.get_snippet()}" if mark.buffer else ""
+    snippet = mark.get_snippet() if mark.buffer else None
+    excerpt = f"\n{snippet}" if snippet and not _SECRET.search(snippet) else ""
     return ConfigurationError(f"{mark.name}:{mark.line + 1}: this is not YAML: {error.problem}.{excerpt}")
 
 
@@ -300,6 +304,8 @@ def _at(file: str, start: tuple[int, int], message: str, quote: bool) -> str:
     try:
         line = Path(file).read_text(encoding="utf-8").splitlines()[number - 1]
     except (OSError, IndexError):
+        return text
+    if _SECRET.search(line):
         return text
     margin = f"{number:>6} | "
     return f"{text}\n{margin}{line}\n{' ' * (len(margin) + column - 1)}^"

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, Field
 
 from seqsync_dagster.sequence.strict import nearest
 
+#: Name of the asset that closes a sequence; no sync has it.
+FINISH = "finish"
 #: Longest sequence or sync name: both become part of table names, and PostgreSQL cuts those at 63 bytes.
 MAX_NAME = 24
 _NAME = r"^[a-z][a-z0-9_]*$"

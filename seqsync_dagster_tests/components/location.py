@@ -114,9 +114,15 @@ class Location:
         )
         return folder
 
+    @contextmanager
+    def tree(self) -> Iterator[dg.ComponentTree]:
+        """The components of all folders."""
+        with self._sandbox.build_component_tree() as tree:
+            yield tree
+
     def component(self, folder: str) -> dg.Component:
         """The component in one folder."""
-        with self._sandbox.build_component_tree() as tree:
+        with self.tree() as tree:
             return tree.load_component(folder)
 
 

@@ -15,7 +15,7 @@ import pytest
 from dagster_dbt import DbtProjectComponent
 from dagster_dbt.dbt_project import DagsterDbtProjectPreparer
 
-from seqsync_dagster import DbtProject
+from seqsync_dagster import DbtProject, SyncSequence
 from seqsync_dagster.components.scaffolding import SequenceScaffolder, SequenceScaffoldParams
 from seqsync_dagster_tests.emulator_process import CLIENT_ID, CLIENT_SECRET, EmulatorProcess, module_emulator  # noqa: F401
 
@@ -157,6 +157,19 @@ def test_unknown_model(clone: Location, defs: dg.Definitions, old: str, new: str
     finally:
         clone.write("crm", right)
     assert f"crm/defs.yaml:{line}: {message}" in found
+
+
+def test_what_dbt_cloud_builds_is_never_taken_for_unchanged(clone: Location, defs: dg.Definitions) -> None:
+    right = (DEFS / "crm" / "defs.yaml").read_text()
+    trigger = "    - {dbt_cloud: {job: 1, account: 1, token: {env: DBT_CLOUD_TOKEN}}}\n  syncs:"
+    stored = []
+    for text in (right, right.replace("  syncs:", trigger, 1)):
+        clone.write("crm", text)
+        with clone.tree() as tree:
+            sequence = tree.load_component("crm", expected_type=SyncSequence)
+            stored.append({inputs.stored for inputs in sequence._inputs(tree.load_context).values()})
+    clone.write("crm", right)
+    assert stored == [{True}, {False}]
 
 
 def test_the_whole_job_and_then_the_syncs_alone(

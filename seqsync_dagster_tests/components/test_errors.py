@@ -34,6 +34,12 @@ def replaced(old: str, new: str, text: str = PAIR) -> str:
     return text.replace(old, new, 1)
 
 
+def on(*triggers: str) -> str:
+    """The pair, run on these triggers, the last of which is wrong."""
+    lines = "".join(f"    - {trigger}\n" for trigger in triggers)
+    return replaced("  dbt: null\n", f"  dbt: null\n  runs_on:\n{lines.rstrip()} # <--\n")
+
+
 SHORT = "type: seqsync_dagster.SyncSequence\nattributes:\n  name: crm\n  destination: salesforce\n"
 WRONG = {
     "unknown option of the destination": (
@@ -142,13 +148,50 @@ WRONG = {
         replaced("  dbt: null", '  dbt: null\n  runs_on:\n    - {cron: "0 * * * *", timezone: Europe/Pairs} # <--'),
         "timezone 'Europe/Pairs' is no known time zone. Did you mean 'Europe/Paris'?",
     ),
+    "a cron that never comes": (
+        on('{cron: "0 0 31 4,6 *"}'),
+        "cron '0 0 31 4,6 *' never comes: none of its months has such a day.",
+    ),
+    "an interval without a unit": (
+        on("{every: 1:30}"),
+        "every: 90 is no length of time. Write a number with its unit: 90s, 30m, 26h, 2d, or 1h30m.",
+    ),
+    "two intervals": (on("{every: 1h}", "{every: 2h}"), "runs_on says every twice; the shorter interval is enough."),
+    "an unknown name in a trigger": (on("{every: 1h, enable: true}"), "unknown name 'enable'. Did you mean 'enabled'?"),
+    "after a sequence that is none": (
+        on("{after: crn}"),
+        "runs_on: after: no sequence 'crn'. Did you mean 'crm'? Sequences here: crm. One of another code location "
+        "needs its location.",
+    ),
+    "after the sequence itself": (on("{after: crm}"), "runs_on: after names 'crm', the sequence itself."),
+    "after one sequence twice": (
+        on("{after: a, location: b}", "{after: a, location: b}"),
+        "runs_on names after: a twice.",
+    ),
+    "after in a wrong way": (
+        on("{after: crm, location: b, when: finish}"),
+        "runs_on.when is 'finish'; it can be success or finished. Did you mean 'finished'?",
+    ),
+    "dbt Cloud without a job": (on("{dbt_cloud: {account: 1, token: {env: X}}}"), "runs_on.dbt_cloud.job is missing."),
+    "dbt Cloud with a name for a number": (
+        on("{dbt_cloud: {job: nightly, account: 1, token: {env: X}}}"),
+        "job 'nightly' is no number; the address of the job's page shows it.",
+    ),
+    "dbt Cloud at no address": (
+        on("{dbt_cloud: {job: 1, account: 1, token: {env: X}, url: cloud.getdbt.com/api}}"),
+        "url is no access URL of dbt Cloud; it looks like https://cloud.getdbt.com, without a path.",
+    ),
+    "dbt Cloud with another name for env": (
+        on("{dbt_cloud: {job: 1, account: {evn: X}, token: {env: X}}}"),
+        "account: what the environment holds is named with {env: NAME}, and nothing else.",
+    ),
     "wrong trigger": (
         replaced("  dbt: null", "  dbt: null\n  runs_on:\n    - {models: some} # <--"),
         "runs_on.models is 'some'; it can be all or any.",
     ),
     "trigger of no form": (
         replaced("  dbt: null", "  dbt: null\n  runs_on:\n    - {crom: '0 * * * *'} # <--"),
-        "runs_on: a trigger is {cron: EXPRESSION, timezone: ZONE} or {models: all | any}",
+        "runs_on: a trigger is {cron: EXPRESSION, timezone: ZONE}, {every: 15m}, {models: all | any}, ",
     ),
     "underscores": (replaced("name: crm", "name: crm__all # <--"), "two underscores in a row"),
     "after a sync that is none": (
@@ -368,3 +411,38 @@ def test_a_file_that_is_no_yaml_is_named_with_its_line(tmp_path: Path) -> None:
     mistake = mistake_behind(wrapped)
     assert mistake is not None
     assert str(mistake).startswith(f"{file}:3: this is not YAML: mapping values are not allowed here.")
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        "{dbt_cloud: {job: 1, account: 2, token: s3cr3t}}",
+        "{dbt_cloud: {job: x, account: 2, token: s3cr3t}}",
+        "{dbt_cloud: {job: 1, account: 2, token: s3cr3t}, enable: true}",
+        "{dbt_cloud: {job: 1, account: 2, token: {env: X, default: s3cr3t}}}",
+        "{dbt_cloud: {job: 1, account: 2, token: {evn: s3cr3t}}}",
+        "{dbt_cloud: {job: 1, account: 2, token: s3cr3t, token: s3cr3t}}",
+        "{dbt_cloud: {job: 1, account: 2, token: s3cr3t}",
+        "{dbt_cloud: {job: 1, account: 2, token: s3cr3t]}}",
+        "{dbt_cloud: {job: 1, account: 2, token: [s3cr3t]}}",
+        "{dbt_cloud: {job: 1, account: 2, token: 's3cr3t'}}",
+    ],
+)
+def test_a_secret_in_a_file_is_refused_and_not_shown(trigger: str) -> None:
+    with location(crm=replaced("  dbt: null", f"  dbt: null\n  runs_on:\n    - {trigger}")) as made:
+        message = error_of(made)
+    assert re.search(r"crm/defs\.yaml:\d+: ", message)
+    assert "s3cr3t" not in message
+
+
+def test_sequences_that_run_after_each_other_in_a_circle() -> None:
+    def sequence(name: str, after: str) -> str:
+        text = replaced("  dbt: null", f"  dbt: null\n  runs_on:\n    - {{after: {after}}}")
+        return replaced("name: crm", f"name: {name}", text)
+
+    with location(a=sequence("one", "three"), b=sequence("two", "one"), c=sequence("three", "two")) as made:
+        message = error_of(made)
+        assert "the sequences run after each other in a circle: one runs after three runs after two runs" in message
+        assert f"{made.root}" in message and "a/defs.yaml:7" in message
+        made.write("a", sequence("one", "three").replace("after: three", "after: three, location: elsewhere"))
+        made.load()

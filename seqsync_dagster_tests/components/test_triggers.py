@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.utils import make_new_run_id
 
 from seqsync_dagster import SyncSequence
 from seqsync_dagster.components import triggers
@@ -48,28 +49,46 @@ def stored(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 
 class Sensor:
-    """The sequence's sensor as the daemon ticks it."""
+    """A sensor as the daemon ticks it."""
 
-    def __init__(self, defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
-        self._defs, self._instance = defs, instance
-        self._cursor: str | None = None
+    def __init__(
+        self,
+        defs: dg.Definitions,
+        instance: dg.DagsterInstance,
+        name: str = "crm_models",
+        location: str | None = None,
+    ) -> None:
+        self.defs, self._instance, self._name, self._location = defs, instance, name, location
+        self.cursor: str | None = None
 
     def tick(self) -> str | dg.RunRequest:
         """The run that was asked for, or why none was."""
-        with dg.build_sensor_context(
-            self._instance, cursor=self._cursor, repository_def=self._defs.get_repository_def()
+        with dg.SensorEvaluationContext(
+            instance_ref=None,
+            instance=self._instance,
+            last_tick_completion_time=None,
+            last_run_key=None,
+            cursor=self.cursor,
+            repository_name=None,
+            repository_def=self.defs.get_repository_def(),
+            code_location_origin=RegisteredCodeLocationOrigin(self._location) if self._location else None,
         ) as context:
-            done = self._defs.resolve_sensor_def("crm_models").evaluate_tick(context)
-        self._cursor = done.cursor or self._cursor
+            done = self.defs.resolve_sensor_def(self._name).evaluate_tick(context)
+        self.cursor = done.cursor or self.cursor
         assert len(done.run_requests or []) <= 1
         return done.run_requests[0] if done.run_requests else str(done.skip_message)
 
 
-def build(instance: dg.DagsterInstance, *keys: dg.AssetKey, job: str = "dbt_nightly") -> None:
-    """Somebody's run that materialises these models."""
-    made = instance.create_run_for_job(
-        dg.GraphDefinition(name=job).to_job(), tags={}, status=dg.DagsterRunStatus.SUCCESS
-    )
+def build(
+    instance: dg.DagsterInstance,
+    *keys: dg.AssetKey,
+    job: str = "dbt_nightly",
+    where: str | None = None,
+    selected: frozenset[dg.AssetKey] | None = None,
+) -> None:
+    """Somebody's run that materialises these models, in the code location `where`."""
+    made = run_of(job, dg.DagsterRunStatus.SUCCESS, where, selected)
+    instance.add_run(made)
     for key in keys:
         event = dg.AssetMaterialization(key)
         instance.report_dagster_event(_materialised(event), made.run_id)
@@ -85,10 +104,32 @@ def _materialised(event: dg.AssetMaterialization) -> dg.DagsterEvent:
     )
 
 
+def run_of(
+    job: str,
+    status: dg.DagsterRunStatus,
+    where: str | None = None,
+    selected: frozenset[dg.AssetKey] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> dg.DagsterRun:
+    """A run as Dagster keeps it, of the code location `where`, or of one that it was not told."""
+    return dg.DagsterRun(
+        job_name=job,
+        run_id=make_new_run_id(),
+        status=status,
+        remote_job_origin=_origin(where, job) if where else None,
+        asset_selection=selected,
+        tags=tags,
+    )
+
+
+def _origin(location: str, job: str) -> RemoteJobOrigin:
+    return RemoteJobOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(location), "__repository__"), job)
+
+
 def start(instance: dg.DagsterInstance, event: str = "RUN_START") -> str:
     # Where the queue would find the job again; nothing takes it from the queue here.
-    origin = RemoteJobOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("nowhere"), "nowhere"), "crm")
-    run_id = instance.create_run_for_job(dg.GraphDefinition(name="crm").to_job(), remote_job_origin=origin).run_id
+    job = dg.GraphDefinition(name="crm").to_job()
+    run_id = instance.create_run_for_job(job, remote_job_origin=_origin("nowhere", "crm")).run_id
     instance.report_dagster_event(dg.DagsterEvent(dg.DagsterEventType[event].value, "crm"), run_id)
     return run_id
 
@@ -134,6 +175,54 @@ def test_own_builds_are_no_news(defs: dg.Definitions, instance: dg.DagsterInstan
     assert isinstance(sensor.tick(), str)
 
 
+def test_the_same_job_of_another_code_location_is_somebody_else(
+    both: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    sensor = Sensor(both, instance, location="sales")
+    sensor.tick()
+    build(instance, A, B, job="crm", where="sales")
+    assert isinstance(sensor.tick(), str)
+    build(instance, A, B, job="crm", where="finance")
+    assert isinstance(sensor.tick(), dg.RunRequest)
+
+
+def test_models_and_syncs_materialised_together_by_hand_are_no_news(
+    defs: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    sensor = Sensor(defs, instance)
+    sensor.tick()
+    syncs = frozenset(dg.AssetKey(["crm", name]) for name in ("accounts", "contacts", "finish"))
+    build(instance, A, B, job="__ASSET_JOB", selected=syncs | {A, B})
+    assert isinstance(sensor.tick(), str)
+    build(instance, A, B, job="__ASSET_JOB", selected=frozenset({A, B, dg.AssetKey(["crm", "accounts"])}))
+    assert isinstance(sensor.tick(), dg.RunRequest)
+
+
+def test_a_model_that_was_never_built_is_waited_for(both: dg.Definitions, instance: dg.DagsterInstance) -> None:
+    sensor = Sensor(both, instance)
+    build(instance, A)
+    sensor.tick()
+    for _ in range(30):
+        build(instance, A)
+    assert sensor.tick() == "1 of 2 models are new; waiting for raw/contacts (never built)."
+    build(instance, B)
+    assert isinstance(sensor.tick(), dg.RunRequest)
+
+
+def test_a_model_that_comes_later_is_old_until_it_is_built_again(instance: dg.DagsterInstance) -> None:
+    with location(crm=text("any")) as made:
+        whole = made.load()
+        made.write("crm", text("any").replace("[raw/contacts, raw/accounts]", "raw/accounts"))
+        sensor = Sensor(made.load(), instance)
+    build(instance, A, B)
+    sensor.tick()
+    sensor.defs = whole
+    assert sensor.tick() == "0 of 2 models are new; waiting for raw/accounts, raw/contacts."
+    build(instance, B)
+    request = sensor.tick()
+    assert isinstance(request, dg.RunRequest) and request.tags[triggers.TRIGGER] == "models raw/contacts"
+
+
 def test_any_model(instance: dg.DagsterInstance) -> None:
     with location(crm=text("any")) as made:
         sensor = Sensor(made.load(), instance)
@@ -165,6 +254,21 @@ def test_schedule_runs_the_whole_job(both: dg.Definitions, stored: dg.DagsterIns
     assert request.asset_selection is None
     assert request.run_key == "2026-03-01T12:00:00+00:00"
     assert request.tags[triggers.TRIGGER] == "schedule"
+
+
+def test_a_schedule_that_is_on_from_the_start_and_leaves_the_models_alone(stored: dg.DagsterInstance) -> None:
+    trigger = '{cron: "0 * * * *"'
+    with location(crm=text("all").replace(trigger, f"{trigger}, enabled: true, build: false")) as made:
+        defs = made.load()
+    assert defs.resolve_schedule_def("crm_schedule").default_status == dg.DefaultScheduleStatus.RUNNING
+    assert defs.resolve_sensor_def("crm_models").default_status == dg.DefaultSensorStatus.STOPPED
+    request = schedule_tick(defs, stored)
+    assert isinstance(request, dg.RunRequest)
+    assert [key.to_user_string() for key in request.asset_selection or []] == [
+        "crm/accounts",
+        "crm/contacts",
+        "crm/finish",
+    ]
 
 
 @pytest.mark.parametrize(("event", "status"), [("RUN_ENQUEUED", "queued"), ("RUN_START", "started")])
@@ -222,4 +326,4 @@ def test_the_cursor_is_small_and_readable(both: dg.Definitions, instance: dg.Dag
     sensor = Sensor(both, instance)
     build(instance, A, B)
     sensor.tick()
-    assert set(json.loads(str(sensor._cursor))) == {"raw/accounts", "raw/contacts"}
+    assert set(json.loads(str(sensor.cursor))) == {"raw/accounts", "raw/contacts"}
