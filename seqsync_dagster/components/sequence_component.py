@@ -23,7 +23,9 @@ from seqsync_dagster.components.inputs import DbtGraph, Inputs, all_builds, all_
 from seqsync_dagster.components.objects import Writers, object_specs, writers_of
 from seqsync_dagster.components.outcome import SEQUENCE
 from seqsync_dagster.components.plan_job import Planning, build_plan_job
+from seqsync_dagster.components.scaffolding import SequenceScaffolder
 from seqsync_dagster.components.sync_files import with_sync_files
+from seqsync_dagster.components.tracing import trace
 from seqsync_dagster.components.triggers import Target, build_triggers, check_after, needs_others
 from seqsync_dagster.components.warehouse_component import Warehouse
 from seqsync_dagster.components.watching import Watch
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 Kind = TypeVar("Kind", bound=dg.Component)
 
 
+@dg.scaffold_with(SequenceScaffolder)
 @dataclass
 class SyncSequence(dg.Component):
     """Syncs that run in the order their references demand: parents before children, as one job.
@@ -81,7 +84,7 @@ class SyncSequence(dg.Component):
               key: contact_id
               object: Contact
               match: External_Id__c
-              sensitive: [email]
+              sensitive: email
               fields:
                 LastName: last_name
                 Email: email
@@ -264,7 +267,8 @@ class SyncSequence(dg.Component):
 
     def watches(self, warehouse: Warehouse) -> Sequence[Watch]:
         """Who follows the steps of this sequence. Override to add your own."""
-        return [alerting(lambda: self.open_journal(warehouse))] if has_alerts(self.spec) else []
+        told = [alerting(lambda: self.open_journal(warehouse))] if has_alerts(self.spec) else []
+        return (trace, *told)
 
     @contextmanager
     def open_journal(self, warehouse: Warehouse) -> Iterator["Journal"]:
@@ -497,16 +501,30 @@ def describe(sync: SyncSpec) -> str:
 
 def _for_editors(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema as YAML is written: syncs may stand in files, and leave to the defaults what they share."""
+    for each in (schema, *schema["$defs"].values()):
+        properties = each.get("properties", {})
+        properties.update({name: _one_or_many(inner) for name, inner in properties.items()})
     sync = schema["$defs"]["SyncSpec"]
     sync["required"] = []
     properties = schema["properties"]
     shared = {name: each for name, each in sync["properties"].items() if name not in OWN}
     properties["defaults"] |= {"additionalProperties": False, "properties": shared}
-    paths = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+    paths = {
+        "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+        "description": "Files of one sync each, e.g. `syncs/*.yaml`, beside this one.",
+    }
     files = {"type": "object", "properties": {"from": paths}, "required": ["from"], "additionalProperties": False}
     listed = {name: properties["syncs"].pop(name) for name in ("type", "items")}
     properties["syncs"]["anyOf"] = [listed, files]
     return schema
+
+
+def _one_or_many(schema: dict[str, Any]) -> dict[str, Any]:
+    """Where a list of texts stands, YAML may say one of them without brackets."""
+    if schema.get("items") != {"type": "string"}:
+        return schema
+    listed = {name: schema[name] for name in ("type", "items")}
+    return {**{n: v for n, v in schema.items() if n not in listed}, "anyOf": [{"type": "string"}, listed]}
 
 
 def _is_tag(location: Location) -> bool:

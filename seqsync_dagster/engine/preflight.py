@@ -324,6 +324,12 @@ _INSTEAD: Mapping[FieldKind, str] = {
 _WIDTHS: Mapping[ColumnKind, int] = {"uuid": 36, "date": 10, "datetime": 24}
 
 
+def takes(field: FieldInfo, column: ColumnType) -> bool:
+    """Whether a field takes every value of a column, as far as their kinds tell."""
+    taken = _TAKES.get(field.kind)
+    return taken is None or column.kind == "unknown" or column.kind in taken
+
+
 def _check_column(info: ObjectInfo, field: FieldInfo, column: str, mapped: Mapped, found: _Findings) -> None:
     type_, taken = mapped.column(column), _TAKES.get(field.kind)
     if taken is None or type_.kind == "unknown":
