@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import dagster as dg
@@ -17,8 +16,11 @@ from seqsync_dagster.components import checks, executors, metadata, options
 from seqsync_dagster.components.alert_sensor import build_watch
 from seqsync_dagster.components.alerting import alerting, check_addresses, has_alerts
 from seqsync_dagster.components.assets import Step, run_finish_step, run_sync_step
+from seqsync_dagster.components.describing import describe
 from seqsync_dagster.components.destination_component import Connection
 from seqsync_dagster.components.drift import run_drift_step
+from seqsync_dagster.components.editor_schema import for_editors
+from seqsync_dagster.components.folders import component_folders, holds_component
 from seqsync_dagster.components.inputs import DbtGraph, Inputs, all_builds, all_deps
 from seqsync_dagster.components.objects import Writers, object_specs, writers_of
 from seqsync_dagster.components.outcome import SEQUENCE
@@ -31,9 +33,7 @@ from seqsync_dagster.components.warehouse_component import Warehouse
 from seqsync_dagster.components.watching import Watch
 from seqsync_dagster.components.yaml_source import Location, YamlSource, as_written, unknown_name
 from seqsync_dagster.errors import SeqsyncError
-from seqsync_dagster.sequence.defaults import OWN
 from seqsync_dagster.sequence.graph import order, waits_for
-from seqsync_dagster.sequence.mappings import ParentLookup, ParentsLookup, RecordLookup
 from seqsync_dagster.sequence.spec import SequenceSpec
 from seqsync_dagster.sequence.sync import SyncSpec
 from seqsync_dagster.sequence.triggers import DbtCloudTrigger
@@ -105,7 +105,7 @@ class SyncSequence(dg.Component):
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
         """The attributes' schema, for editors."""
-        return as_written(SequenceSpec, _for_editors)
+        return as_written(SequenceSpec, for_editors)
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
@@ -436,7 +436,7 @@ class SyncSequence(dg.Component):
 
     def _component(self, context: dg.ComponentLoadContext, what: str, name: str, kind: type[Kind]) -> Kind:
         # All folders are looked through for the message only: with many sequences that takes long.
-        if not _holds_component(context.defs_module_path / name):
+        if not holds_component(context.defs_module_path / name):
             folders = component_folders(context.defs_module_path)
             raise self.source.error(f"{what}: {unknown_name('folder in defs/', name, folders, 'Folders')}", what)
         component = context.load_component(name)
@@ -447,9 +447,6 @@ class SyncSequence(dg.Component):
         return component
 
 
-_COMPONENT_FILES = ("defs.yaml", "defs.yml", "component.py")
-
-
 # Looked for once for a code location, and not once for each of its sequences.
 @lru_cache(maxsize=1)
 def _writers(tree: dg.ComponentTree) -> Writers:
@@ -458,73 +455,6 @@ def _writers(tree: dg.ComponentTree) -> Writers:
 
 def _freshness(within: timedelta | None) -> dg.FreshnessPolicy | None:
     return None if within is None else dg.FreshnessPolicy.time_window(fail_window=within)
-
-
-def _holds_component(folder: Path) -> bool:
-    return any((folder / file).is_file() for file in _COMPONENT_FILES)
-
-
-def component_folders(defs: Path) -> list[str]:
-    """Folders in `defs`, however deep, that hold a component."""
-    files = [file for name in _COMPONENT_FILES for file in defs.rglob(name)]
-    return sorted({file.parent.relative_to(defs).as_posix() for file in files})
-
-
-def describe(sync: SyncSpec) -> str:
-    """What a sync sends where, for a person who has not seen its YAML."""
-    verb = {"upsert": "Creates and updates", "update": "Updates", "insert": "Creates", "delete": "Deletes"}[sync.mode]
-    key = " : ".join(sync.key)
-    how = f"by the key {key}, which the destination does not know" if sync.match is None else ""
-    lines = [f"{verb} {sync.object} from {sync.source}, {how or f'matched on {sync.match} = {key}'}."]
-    for name, mapping in sync.mappings():
-        match mapping:
-            case ParentLookup(if_missing=if_missing) | ParentsLookup(if_missing=if_missing):
-                several = [m.parent for m in sync.slots()[name].values()]
-                what = "of " + " or ".join("its own sync" if parent == sync.name else parent for parent in several)
-                if mapping.deferred:
-                    lines.append(f"{name} points to a record {what}; finish fills it in when the row went without it.")
-                    continue
-                lines.append(f"{name} points to a record {what}; while there is none, the row is: {if_missing}.")
-            case RecordLookup(lookup=object_, by=by, if_missing=if_missing):
-                lines.append(f"{name} points to the {object_} found by {by}; when there is none: {if_missing}.")
-    whose = "whoever created them" if sync.delete_adopted else "if this sync created them"
-    if sync.removed == "delete":
-        lines.append(f"Records whose rows left the model are deleted by finish, {whose}.")
-    elif sync.removed == "clear":
-        lines.append(f"Records whose rows left the model lose {', '.join(sync.emptied())} in finish, {whose}.")
-    elif sync.mode == "delete":
-        lines.append("Finish deletes them, whoever created them; a row that leaves the model is forgotten.")
-    else:
-        lines.append("Records whose rows left the model are kept.")
-    return "\n\n".join(([sync.description] if sync.description else []) + ["\n".join(lines)])
-
-
-def _for_editors(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema as YAML is written: syncs may stand in files, and leave to the defaults what they share."""
-    for each in (schema, *schema["$defs"].values()):
-        properties = each.get("properties", {})
-        properties.update({name: _one_or_many(inner) for name, inner in properties.items()})
-    sync = schema["$defs"]["SyncSpec"]
-    sync["required"] = []
-    properties = schema["properties"]
-    shared = {name: each for name, each in sync["properties"].items() if name not in OWN}
-    properties["defaults"] |= {"additionalProperties": False, "properties": shared}
-    paths = {
-        "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
-        "description": "Files of one sync each, e.g. `syncs/*.yaml`, beside this one.",
-    }
-    files = {"type": "object", "properties": {"from": paths}, "required": ["from"], "additionalProperties": False}
-    listed = {name: properties["syncs"].pop(name) for name in ("type", "items")}
-    properties["syncs"]["anyOf"] = [listed, files]
-    return schema
-
-
-def _one_or_many(schema: dict[str, Any]) -> dict[str, Any]:
-    """Where a list of texts stands, YAML may say one of them without brackets."""
-    if schema.get("items") != {"type": "string"}:
-        return schema
-    listed = {name: schema[name] for name in ("type", "items")}
-    return {**{n: v for n, v in schema.items() if n not in listed}, "anyOf": [{"type": "string"}, listed]}
 
 
 def _is_tag(location: Location) -> bool:

@@ -9,9 +9,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from seqsync_dagster.components.describing import describe
 from seqsync_dagster.components.metadata import of_definition
 from seqsync_dagster.components.options import RunConfig, RunOptionsResource
-from seqsync_dagster.components.sequence_component import describe
 from seqsync_dagster.engine.options import RunOptions
 from seqsync_dagster.sequence.spec import SequenceSpec
 
