@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -77,6 +78,17 @@ class DbtProject(DbtProjectComponent):
         """The relation that dbt builds for a model. Raises `KeyError` when there is no such model."""
         node = self.models()[model]
         return ModelSource(label=model, table=node["alias"], schema=node["schema"])
+
+    def columns_of(self, model: str) -> Mapping[str, str]:
+        """Column -> its type, as far as `dbt docs generate` or the project's own files tell; the type may be empty."""
+        node = self.models()[model]
+        try:
+            text = (self.dbt_project.manifest_path.parent / "catalog.json").read_text(encoding="utf-8")
+            known = json.loads(text)["nodes"][node["unique_id"]]["columns"]
+        except (OSError, ValueError, LookupError):
+            known = node.get("columns", {})
+        listed = sorted(known.values(), key=lambda column: column.get("index") or 0)
+        return {column["name"]: column.get("type") or column.get("data_type") or "" for column in listed}
 
     def execute(self, context: dg.AssetExecutionContext, dbt: Any) -> Iterator[Any]:
         """Run dbt for the selected assets."""

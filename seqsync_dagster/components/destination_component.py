@@ -24,6 +24,10 @@ class Connection(dg.Component):
     def connect(self) -> Destination:
         """A destination ready to be used. Reads credentials from the environment now."""
 
+    def connect_to_look(self) -> Destination:
+        """The same for a person who waits: it gives up soon when nobody answers."""
+        return self.connect()
+
     def remarks(self, object: str, options: Mapping[str, Any]) -> Sequence[OptionRemark]:
         """What is wrong, or worth knowing, about the `options` of a sync that writes to this object."""
         return [OptionRemark(name, f"{name}: this destination has no options.") for name in options]

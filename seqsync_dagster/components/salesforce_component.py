@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
@@ -78,3 +78,8 @@ class SalesforceConnection(Connection):
         environment = self.environment
         guarded = environment is not None and not environments.is_production(environment)
         return SalesforceDestination(self.settings, self.name, environment if guarded else None)
+
+    def connect_to_look(self) -> Destination:
+        """The org, asked once and for a few seconds only."""
+        hurried = self.settings.model_copy(update={"timeout_s": 10.0, "retry_wait_s": 0.0})
+        return replace(self, settings=hurried).connect()

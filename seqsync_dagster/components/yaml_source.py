@@ -43,8 +43,31 @@ def as_written(
         def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
             return adjust(spec.model_json_schema(*args, **kwargs))
 
+        @classmethod
+        def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
+            # Asked when `dg` writes one schema of all components: there, names of its parts would lead nowhere.
+            schema = cls.model_json_schema()
+            inlined: dict[str, Any] = _inlined(schema, schema.pop("$defs", {}))
+            return inlined
+
     AsWritten.__name__ = AsWritten.__qualname__ = spec.__name__
     return AsWritten
+
+
+def _inlined(schema: Any, parts: dict[str, Any]) -> Any:
+    """A schema with its parts in their places instead of references to them. None of ours is part of itself."""
+    if isinstance(schema, list):
+        return [_inlined(each, parts) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    whole = {name: _inlined(each, parts) for name, each in schema.items() if name != "$ref"}
+    if "$ref" in schema:
+        part = parts[str(schema["$ref"]).rpartition("/")[2]]
+        # What is said at the place of use is closer than what the part says of itself.
+        whole = {**_inlined(part, parts), **whole}
+    # Lists its parts by their names once more.
+    whole.pop("discriminator", None)
+    return whole
 
 
 @dataclass(frozen=True)

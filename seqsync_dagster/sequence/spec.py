@@ -77,8 +77,12 @@ class SequenceSpec(Strict):
             "have run dbt outside of Dagster; 0: always compare.",
         ),
     ] = 24
-    errors: Errors = Errors()
-    guards: Guards = Guards()
+    errors: Annotated[Errors, Field(description="What becomes of the rest when a sync fails, or rows are refused.")] = (
+        Errors()
+    )
+    guards: Annotated[Guards, Field(description="Limits that a plan must keep to before anything of it is sent.")] = (
+        Guards()
+    )
     alerts: Annotated[
         Alerts,
         # Decides about no row, and must not be kept where plans and digests are.

@@ -15,6 +15,7 @@ from seqsync_dagster.sequence.mappings import (
     FieldMapping,
     Mapping,
     ParentLookup,
+    ParentsLookup,
     RecordLookup,
     columns_of,
 )
@@ -272,15 +273,33 @@ class SyncSpec(Strict):
         """Every model column this sync reads."""
         return set(self.key).union(*(columns_of(m) for _, m in self.mappings()))
 
+    def slots(self) -> dict[str, dict[str, ParentLookup]]:
+        """Field that points to a sync's record -> slot -> lookup.
+
+        A slot holds a reference to one parent. A field has one slot, of its own name; one that may point to several
+        parents has one for each, named ``field.parent``, of which a row that goes fills at most one.
+        """
+        found: dict[str, dict[str, ParentLookup]] = {}
+        for field, mapping in self.mappings():
+            if isinstance(mapping, ParentLookup):
+                found[field] = {field: mapping}
+            elif isinstance(mapping, ParentsLookup):
+                found[field] = {f"{field}.{lookup.parent}": lookup for lookup in mapping.lookups()}
+        return found
+
     def parent_lookups(self) -> dict[str, ParentLookup]:
-        """Field -> lookup of another sync's record, or of this one's."""
-        return {f: m for f, m in self.mappings() if isinstance(m, ParentLookup)}
+        """Slot -> lookup of another sync's record, or of this one's."""
+        return {slot: lookup for lookups in self.slots().values() for slot, lookup in lookups.items()}
+
+    def field_of(self, slot: str) -> str:
+        """The field that a slot belongs to."""
+        return next((field for field, lookups in self.slots().items() if slot in lookups), slot)
 
     def parents(self) -> dict[str, list[str]]:
-        """Parent sync -> the fields that point to it, itself included for a self-reference."""
+        """Parent sync -> the slots that point to it, itself included for a self-reference."""
         found: dict[str, list[str]] = {}
-        for field, m in self.parent_lookups().items():
-            found.setdefault(m.parent, []).append(field)
+        for slot, m in self.parent_lookups().items():
+            found.setdefault(m.parent, []).append(slot)
         return found
 
     def waits_for(self) -> list[str]:
@@ -289,8 +308,8 @@ class SyncSpec(Strict):
         return list(found)
 
     def filled_later(self) -> dict[str, ParentLookup]:
-        """The lookups that a row may go without, and `finish` fills in: deferred ones, and self-references, whose
-        loops are broken."""
+        """Slot -> a lookup that a row may go without, and `finish` fills in: deferred ones, and self-references,
+        whose loops are broken."""
         return {f: m for f, m in self.parent_lookups().items() if m.deferred or m.parent == self.name}
 
     def comparable(self) -> list[str]:

@@ -107,6 +107,15 @@ class Location:
         )
         return f"{package.name}.definitions", package.parent
 
+    def project(self) -> Path:
+        """The location as a project that `dg` knows; the folder to put on the path. Its root is `root`."""
+        module, folder = self.module()
+        (self.root / "pyproject.toml").write_text(
+            '[tool.dg]\ndirectory_type = "project"\n'
+            f'[tool.dg.project]\nroot_module = "{module.partition(".")[0]}"\ncode_location_target_module = "{module}"\n'
+        )
+        return folder
+
     @contextmanager
     def tree(self) -> Iterator[dg.ComponentTree]:
         """The components of all folders."""

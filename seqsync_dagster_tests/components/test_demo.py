@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import click
 import dagster as dg
 import pytest
 from dagster_dbt import DbtProjectComponent
 from dagster_dbt.dbt_project import DagsterDbtProjectPreparer
 
 from seqsync_dagster import DbtProject, SyncSequence
+from seqsync_dagster.components.scaffolding import SequenceScaffolder, SequenceScaffoldParams
 from seqsync_dagster_tests.emulator_process import CLIENT_ID, CLIENT_SECRET, EmulatorProcess, module_emulator  # noqa: F401
 
 from .location import Location, location, run
@@ -227,3 +229,32 @@ def test_a_failed_dbt_test_stops_its_sync(clone: Location, defs: dg.Definitions,
     text = described(failure)
     assert failure.step_key == "crm__workspaces"
     assert text.startswith("crm/workspaces: the latest evaluation of 1 dbt test on its model crm_workspaces failed:")
+
+
+def test_a_sequence_is_scaffolded_from_a_dbt_model(
+    clone: Location, defs: dg.Definitions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(clone.project()))
+    target = next((clone.root / "src").iterdir()) / "defs" / "crm2"
+    target.mkdir()
+    params = SequenceScaffoldParams(model="crm_workspaces", object="Workspace__c")
+    SequenceScaffolder().scaffold(
+        dg.ScaffoldRequest("seqsync_dagster.SyncSequence", target, "yaml", clone.root, params)
+    )
+    text = (target / "defs.yaml").read_text()
+    shutil.rmtree(target)
+    assert "  dbt: dbt\n" in text
+    assert "      model: crm_workspaces\n      key: workspace_id\n      object: Workspace__c\n" in text
+    # Its columns are in the warehouse when the demo has run, and else in dbt's own files.
+    assert "        Plan__c: plan\n        Seats__c: seats\n" in text
+    assert "        # Account__c: {parent: accounts, from: account_id}   # crm/accounts writes Account" in text
+    with pytest.raises(click.ClickException, match="Did you mean 'crm_workspaces'"):
+        SequenceScaffolder().scaffold(
+            dg.ScaffoldRequest(
+                "seqsync_dagster.SyncSequence",
+                target,
+                "yaml",
+                clone.root,
+                params.model_copy(update={"model": "crm_workspace"}),
+            )
+        )

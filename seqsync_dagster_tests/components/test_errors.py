@@ -97,6 +97,23 @@ WRONG = {
         "sync 'contacts': AccountId points to the parent 'acounts', which is no sync of this sequence. "
         "Did you mean 'accounts'?",
     ),
+    "a parent without its column": (
+        replaced(
+            "        AccountId: {parent: accounts, from: account_id}",
+            "        AccountId:\n          parents:\n            - {parent: accounts, from: account_id}\n"
+            "            - {parent: contacts, form: contact_id} # <--",
+        ),
+        "sync 'contacts': unknown name 'form'. Did you mean 'from'?",
+    ),
+    "an unknown one of several parents": (
+        replaced(
+            "        AccountId: {parent: accounts, from: account_id}",
+            "        AccountId:\n          parents:\n            - {parent: accounts, from: account_id}\n"
+            "            - {parent: acounts, from: contact_id} # <--",
+        ),
+        "sync 'contacts': AccountId points to the parent 'acounts', which is no sync of this sequence. "
+        "Did you mean 'accounts'?",
+    ),
     "cycle": (
         replaced(
             "        Name: name\n",

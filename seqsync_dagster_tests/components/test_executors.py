@@ -16,6 +16,7 @@ from seqsync_dagster.components.executors import LOOSE_IN_PROCESS, executor_of
 from seqsync_dagster.sequence.spec import SequenceSpec
 from seqsync_dagster_tests.emulator_process import EmulatorProcess, emulator  # noqa: F401
 from seqsync_dagster_tests.postgres_server import postgres_server  # noqa: F401
+from seqsync_dagster_tests.telemetry.collector import Collector, collector
 
 from .location import location
 
@@ -87,7 +88,15 @@ def warehouse_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[st
         yield url
 
 
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    with collector() as there:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{there.url}/v1/traces")
+        yield there
+
+
 def test_branches_run_beside_each_other(
+    traced: Collector,
     warehouse_url: str,
     tmp_path: Path,
     emulator: EmulatorProcess,  # noqa: F811
@@ -131,3 +140,8 @@ def test_branches_run_beside_each_other(
     # Two processes changed the run's tags, and neither has lost what the other wrote.
     assert run and (run.tags["seqsync/outcome"], run.tags["seqsync/rejected"]) == ("partial", "4")
     assert len(emulator.records("Contact")) == len(emulator.records("Account")) == ROWS - 2
+    # Their processes tell of one trace, and one of them of the sequence.
+    root = traced.span("sequence crm")
+    below = [s for s in traced.spans if s.name.startswith("sync ")]
+    assert {s.name for s in below} == {"sync people", "sync firms"}
+    assert {(s.trace_id, s.parent_span_id) for s in below} == {(root.trace_id, root.span_id)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 
@@ -34,11 +35,11 @@ def imported(statement: str) -> set[str]:
 
 
 def test_the_rooms_below_do_without_dagster() -> None:
-    assert "dagster" not in imported("import seqsync_dagster.engine.report, seqsync_dagster.sequence.spec")
+    assert "dagster" not in imported("import seqsync_dagster.telemetry.following, seqsync_dagster.sequence.spec")
 
 
 def test_loading_a_sequence_imports_nothing_heavy() -> None:
-    heavy = {"pandas", "pyarrow", "simple_salesforce", "duckdb", "dbt", "dagster_dbt", "psycopg"}
+    heavy = {"pandas", "pyarrow", "simple_salesforce", "duckdb", "dbt", "dagster_dbt", "psycopg", "opentelemetry"}
     statement = "from seqsync_dagster import SalesforceConnection, SyncSequence, Warehouse"
     assert imported(statement) & heavy == set()
 
@@ -60,5 +61,7 @@ def test_private_names_of_dagster(instance: dg.DagsterInstance) -> None:
 
     assert {status.value for status in private.COMPLETED} == {"SUCCEEDED", "FAILED"}
     assert private.OpSpec(name="x").name == "x"
+    assert private.is_event(logging.makeLogRecord({"dagster_event": object()}))
+    assert not private.is_event(logging.makeLogRecord({}))
     assert {**private.TableMetadataSet(row_count=3)} == {"dagster/row_count": 3}
     assert issubclass(private.TableMetadataSet, private.NamespacedMetadataSet)
