@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DAGSTER_DISABLE_TELEMETRY := 1
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 
-.PHONY: demo ui change reset test lint benchmarks clean
+.PHONY: demo ui change reset test lint benchmarks screenshots clean
 
 demo: $(VENV)/.demo       ## from nothing to a finished sequence, and its result
 	@$(BIN)/python -m seqsync_dagster.demo run
@@ -35,6 +35,9 @@ benchmarks: $(VENV)/.dev  ## ratios against a baseline of the same run; minutes
 	@$(BIN)/python -m seqsync_dagster_tests.benchmarks.first_load
 	@$(BIN)/python -m seqsync_dagster_tests.benchmarks.load
 	@$(BIN)/python -m seqsync_dagster_tests.benchmarks.executors
+
+screenshots: $(VENV)/.dev ## README's pictures, taken anew in a real browser (needs chromium)
+	@$(BIN)/python -m seqsync_dagster_tests.e2e.screenshots
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'

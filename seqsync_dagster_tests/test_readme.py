@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from seqsync_dagster.components.options import RunConfig
 from seqsync_dagster.destinations.salesforce.settings import ApiBudget, SalesforceSettings, Share
 from seqsync_dagster.destinations.salesforce.sync_options import SyncOptions
-from seqsync_dagster.sequence import limits, mappings, spec, sync, triggers
+from seqsync_dagster.sequence import alerts, limits, mappings, since, spec, sync, triggers
 from seqsync_dagster.sequence.strict import Strict
 from seqsync_dagster.warehouse.settings import StateSettings, WarehouseSettings
 
@@ -22,7 +22,7 @@ README = (ROOT / "README.md").read_text()
 def test_every_name_of_the_yaml_and_every_run_option_is_explained() -> None:
     declared = [
         model
-        for module in (spec, sync, mappings, limits, triggers)
+        for module in (spec, sync, mappings, since, limits, triggers, alerts)
         for model in vars(module).values()
         if isinstance(model, type) and issubclass(model, Strict) and model.__module__ == module.__name__
     ]

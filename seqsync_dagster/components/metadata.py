@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from seqsync_dagster.components.private import NamespacedMetadataSet, TableMetadataSet
-from seqsync_dagster.sequence.mappings import ColumnMapping, ConstantMapping, ParentLookup, RecordLookup
+from seqsync_dagster.sequence.mappings import (
+    ColumnMapping,
+    ConstantMapping,
+    ParentLookup,
+    ParentsLookup,
+    RecordLookup,
+)
 
 if TYPE_CHECKING:
     from seqsync_dagster.engine.report import (
@@ -80,8 +86,15 @@ def of_run(report: SyncReport) -> Mapping[str, Any]:
             row_bearing_calls=report.row_bearing_calls,
         ),
         **numbers(counts),
-        **TableMetadataSet(row_count=counts.model),
     }
+    # What was read because it changed is not how many rows there are.
+    if report.scan is None or report.scan.full:
+        entries.update(TableMetadataSet(row_count=counts.model))
+    if report.scan is not None:
+        entries["seqsync/scan"] = str(report.scan)
+        entries["seqsync/rows_read"] = report.scan.rows
+        if report.scan.last_full is not None:
+            entries["seqsync/last_full_scan"] = dg.MetadataValue.timestamp(report.scan.last_full)
     if report.problems:
         entries["seqsync/problems"] = problems_table(report.problems)
     if report.changes:
@@ -305,6 +318,9 @@ def _column(sync: SyncSpec, field: str, mapping: FieldMapping | None) -> dg.Tabl
             kind, text = "constant", repr(constant)
         case ParentLookup(parent=parent, from_=columns):
             kind, text = "reference", f"the record of {parent} with the key in {', '.join(columns)}"
+        case ParentsLookup(parents=parents):
+            each = (f"the record of {p.parent} with the key in {', '.join(p.from_)}" for p in parents)
+            kind, text = "reference", " or ".join(each)
         case RecordLookup(lookup=object_, by=by, from_=column):
             where = f"is in {column}" if column is not None else f"is {mapping.value!r}"
             kind, text = "reference", f"the {object_} whose {by} {where}"
@@ -314,21 +330,24 @@ def _column(sync: SyncSpec, field: str, mapping: FieldMapping | None) -> dg.Tabl
 def _lineage(
     sequence: SequenceSpec, sync: SyncSpec, mapping: FieldMapping | None, model: dg.AssetKey | None
 ) -> Sequence[dg.TableColumnDep]:
-    parent: str | None = None
+    parents: Sequence[str] = ()
+    columns: Sequence[str] = ()
     match mapping:
         case None:
             columns = sync.key
         case ColumnMapping(column=column):
             columns = (column,)
-        case ConstantMapping():
-            columns = ()
         case ParentLookup():
-            columns, parent = mapping.from_, mapping.parent
+            columns, parents = mapping.from_, [mapping.parent]
+        case ParentsLookup():
+            columns = list(dict.fromkeys(column for each in mapping.parents for column in each.from_))
+            parents = [each.parent for each in mapping.parents]
         case RecordLookup(from_=column):
             columns = (column,) if column is not None else ()
     deps = [dg.TableColumnDep(model, column) for column in columns] if model else []
-    # Finish fills in a deferred lookup, so that asset is not upstream of this one.
-    match_of_parent = sequence.sync(parent).match if parent is not None and parent in sync.waits_for() else None
-    if match_of_parent is not None and parent is not None:
-        deps.append(dg.TableColumnDep(dg.AssetKey([sequence.name, parent]), match_of_parent))
+    for parent in parents:
+        # Finish fills in a deferred lookup, so that asset is not upstream of this one.
+        match_of_parent = sequence.sync(parent).match if parent in sync.waits_for() else None
+        if match_of_parent is not None:
+            deps.append(dg.TableColumnDep(dg.AssetKey([sequence.name, parent]), match_of_parent))
     return deps

@@ -10,7 +10,8 @@ from typing import Any
 import dagster as dg
 import yaml
 
-from seqsync_dagster.components.sequence_component import SyncSequence, component_folders
+from seqsync_dagster.components.folders import component_folders
+from seqsync_dagster.components.sequence_component import SyncSequence
 from seqsync_dagster.components.yaml_file import LOADER
 from seqsync_dagster.components.yaml_source import mistake_behind
 from seqsync_dagster.errors import ConfigurationError

@@ -7,16 +7,20 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import dagster as dg
 from pydantic import BaseModel
 
 from seqsync_dagster.components import checks, executors, metadata, options
+from seqsync_dagster.components.alert_sensor import build_watch
+from seqsync_dagster.components.alerting import alerting, check_addresses, has_alerts
 from seqsync_dagster.components.assets import Step, run_finish_step, run_sync_step
+from seqsync_dagster.components.describing import describe
 from seqsync_dagster.components.destination_component import Connection
 from seqsync_dagster.components.drift import run_drift_step
+from seqsync_dagster.components.editor_schema import for_editors
+from seqsync_dagster.components.folders import component_folders, holds_component
 from seqsync_dagster.components.inputs import DbtGraph, Inputs, all_builds, all_deps
 from seqsync_dagster.components.objects import Writers, object_specs, writers_of
 from seqsync_dagster.components.outcome import SEQUENCE
@@ -29,9 +33,7 @@ from seqsync_dagster.components.warehouse_component import Warehouse
 from seqsync_dagster.components.watching import Watch
 from seqsync_dagster.components.yaml_source import Location, YamlSource, as_written, unknown_name
 from seqsync_dagster.errors import SeqsyncError
-from seqsync_dagster.sequence.defaults import OWN
 from seqsync_dagster.sequence.graph import order, waits_for
-from seqsync_dagster.sequence.mappings import ParentLookup, RecordLookup
 from seqsync_dagster.sequence.spec import SequenceSpec
 from seqsync_dagster.sequence.sync import SyncSpec
 from seqsync_dagster.sequence.triggers import DbtCloudTrigger
@@ -103,7 +105,7 @@ class SyncSequence(dg.Component):
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
         """The attributes' schema, for editors."""
-        return as_written(SequenceSpec, _for_editors)
+        return as_written(SequenceSpec, for_editors)
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
@@ -119,6 +121,7 @@ class SyncSequence(dg.Component):
         warehouse = self._component(context, "warehouse", self.spec.warehouse, Warehouse)
         connection = self._component(context, "destination", self.spec.destination, Connection)  # type: ignore[type-abstract]
         self._check_options(connection)
+        check_addresses(self.spec, self.source.error)
         inputs = self._inputs(context)
         assets = [
             *(self._sync_asset(self.spec.sync(n), inputs[n], warehouse, connection) for n in order(self.spec)),
@@ -141,7 +144,10 @@ class SyncSequence(dg.Component):
                 *self._drift_job(),
             ],
             schedules=[each for each in triggers if isinstance(each, dg.ScheduleDefinition)],
-            sensors=[each for each in triggers if isinstance(each, dg.SensorDefinition)],
+            sensors=[
+                *(each for each in triggers if isinstance(each, dg.SensorDefinition)),
+                *([build_watch(self.spec, lambda: self.open_journal(warehouse))] if has_alerts(self.spec) else []),
+            ],
             resources={options.RESOURCE: options.OPTIONS},
         )
 
@@ -261,7 +267,8 @@ class SyncSequence(dg.Component):
 
     def watches(self, warehouse: Warehouse) -> Sequence[Watch]:
         """Who follows the steps of this sequence. Override to add your own."""
-        return (trace,)
+        told = [alerting(lambda: self.open_journal(warehouse))] if has_alerts(self.spec) else []
+        return (trace, *told)
 
     @contextmanager
     def open_journal(self, warehouse: Warehouse) -> Iterator["Journal"]:
@@ -320,7 +327,8 @@ class SyncSequence(dg.Component):
         return finish_asset
 
     def _filled_later(self) -> list[str]:
-        return [f"{sync.name}.{name}" for sync in self.spec.syncs for name in sync.filled_later()]
+        later = [(sync, slot) for sync in self.spec.syncs for slot in sync.filled_later()]
+        return list(dict.fromkeys(f"{sync.name}.{sync.field_of(slot)}" for sync, slot in later))
 
     def _drift_check(
         self, sync: SyncSpec, inputs: Inputs, warehouse: Warehouse, connection: Connection
@@ -428,7 +436,7 @@ class SyncSequence(dg.Component):
 
     def _component(self, context: dg.ComponentLoadContext, what: str, name: str, kind: type[Kind]) -> Kind:
         # All folders are looked through for the message only: with many sequences that takes long.
-        if not _holds_component(context.defs_module_path / name):
+        if not holds_component(context.defs_module_path / name):
             folders = component_folders(context.defs_module_path)
             raise self.source.error(f"{what}: {unknown_name('folder in defs/', name, folders, 'Folders')}", what)
         component = context.load_component(name)
@@ -437,9 +445,6 @@ class SyncSequence(dg.Component):
                 f"{what}: defs/{name} holds a {type(component).__name__}, and a {kind.__name__} is needed here.", what
             )
         return component
-
-
-_COMPONENT_FILES = ("defs.yaml", "defs.yml", "component.py")
 
 
 # Looked for once for a code location, and not once for each of its sequences.
@@ -452,75 +457,9 @@ def _freshness(within: timedelta | None) -> dg.FreshnessPolicy | None:
     return None if within is None else dg.FreshnessPolicy.time_window(fail_window=within)
 
 
-def _holds_component(folder: Path) -> bool:
-    return any((folder / file).is_file() for file in _COMPONENT_FILES)
-
-
-def component_folders(defs: Path) -> list[str]:
-    """Folders in `defs`, however deep, that hold a component."""
-    files = [file for name in _COMPONENT_FILES for file in defs.rglob(name)]
-    return sorted({file.parent.relative_to(defs).as_posix() for file in files})
-
-
-def describe(sync: SyncSpec) -> str:
-    """What a sync sends where, for a person who has not seen its YAML."""
-    verb = {"upsert": "Creates and updates", "update": "Updates", "insert": "Creates", "delete": "Deletes"}[sync.mode]
-    key = " : ".join(sync.key)
-    how = f"by the key {key}, which the destination does not know" if sync.match is None else ""
-    lines = [f"{verb} {sync.object} from {sync.source}, {how or f'matched on {sync.match} = {key}'}."]
-    for name, mapping in sync.mappings():
-        match mapping:
-            case ParentLookup(parent=parent, if_missing=if_missing):
-                what = "of its own sync" if parent == sync.name else f"of {parent}"
-                if name in sync.parent_lookups() and sync.parent_lookups()[name].deferred:
-                    lines.append(f"{name} points to a record {what}; finish fills it in when the row went without it.")
-                    continue
-                lines.append(f"{name} points to a record {what}; while there is none, the row is: {if_missing}.")
-            case RecordLookup(lookup=object_, by=by, if_missing=if_missing):
-                lines.append(f"{name} points to the {object_} found by {by}; when there is none: {if_missing}.")
-    whose = "whoever created them" if sync.delete_adopted else "if this sync created them"
-    if sync.removed == "delete":
-        lines.append(f"Records whose rows left the model are deleted by finish, {whose}.")
-    elif sync.removed == "clear":
-        lines.append(f"Records whose rows left the model lose {', '.join(sync.emptied())} in finish, {whose}.")
-    elif sync.mode == "delete":
-        lines.append("Finish deletes them, whoever created them; a row that leaves the model is forgotten.")
-    else:
-        lines.append("Records whose rows left the model are kept.")
-    return "\n\n".join(([sync.description] if sync.description else []) + ["\n".join(lines)])
-
-
-def _for_editors(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema as YAML is written: syncs may stand in files, and leave to the defaults what they share."""
-    for each in (schema, *schema["$defs"].values()):
-        properties = each.get("properties", {})
-        properties.update({name: _one_or_many(inner) for name, inner in properties.items()})
-    sync = schema["$defs"]["SyncSpec"]
-    sync["required"] = []
-    properties = schema["properties"]
-    shared = {name: each for name, each in sync["properties"].items() if name not in OWN}
-    properties["defaults"] |= {"additionalProperties": False, "properties": shared}
-    paths = {
-        "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
-        "description": "Files of one sync each, e.g. `syncs/*.yaml`, beside this one.",
-    }
-    files = {"type": "object", "properties": {"from": paths}, "required": ["from"], "additionalProperties": False}
-    listed = {name: properties["syncs"].pop(name) for name in ("type", "items")}
-    properties["syncs"]["anyOf"] = [listed, files]
-    return schema
-
-
-def _one_or_many(schema: dict[str, Any]) -> dict[str, Any]:
-    """Where a list of texts stands, YAML may say one of them without brackets."""
-    if schema.get("items") != {"type": "string"}:
-        return schema
-    listed = {name: schema[name] for name in ("type", "items")}
-    return {**{n: v for n, v in schema.items() if n not in listed}, "anyOf": [{"type": "string"}, listed]}
-
-
 def _is_tag(location: Location) -> bool:
     # pydantic puts the arm of a union into an error's location.
     match location:
-        case ("syncs", int(), "fields", _, _) | ("runs_on", int(), _):
+        case ("syncs", int(), "fields", _, _) | ("runs_on", int(), _) | ("syncs", int(), "changed_since", _):
             return True
     return False

@@ -90,7 +90,10 @@ class YamlSource:
         if self.tree is None:
             return ConfigurationError(message)
         position = _closest(self.tree, location).position
-        return ConfigurationError(_at(position.filename, position.start, message, self.quote))
+        return ConfigurationError(_at(position.filename, position.start, message, self._quotes(location)))
+
+    def _quotes(self, location: Sequence[str | int]) -> bool:
+        return self.quote and "alerts" not in location
 
     def position(self, *location: str | int) -> SourcePosition | None:
         """Where the attribute at `location` stands, or the nearest one around it; None without a file."""
@@ -126,7 +129,8 @@ class YamlSource:
         place = self.tree and _narrowed(_closest(self.tree, location), self.raw, location, message)
         if name:
             message = f"sync {name!r}: {message}"
-        return _at(place.position.filename, place.position.start, message, self.quote) if place else message
+        quote = self._quotes(location)
+        return _at(place.position.filename, place.position.start, message, quote) if place else message
 
     def _shared(self, location: Location) -> Location:
         """Where in the file it stands: what a sync does not say itself, the defaults of its sequence say."""
@@ -305,7 +309,8 @@ def _at(file: str, start: tuple[int, int], message: str, quote: bool) -> str:
         line = Path(file).read_text(encoding="utf-8").splitlines()[number - 1]
     except (OSError, IndexError):
         return text
-    if _SECRET.search(line):
+    # Addresses of alerts may hold their secret.
+    if _SECRET.search(line) or "://" in line:
         return text
     margin = f"{number:>6} | "
     return f"{text}\n{margin}{line}\n{' ' * (len(margin) + column - 1)}^"

@@ -90,6 +90,8 @@ class FieldInfo:
     kind: FieldKind = "unknown"
     unique: bool = False
     """No two records have the same value."""
+    tells_apart: bool = False
+    """Not unique, but no two of the records that `Destination.find` looks among for a field have the same value."""
     calculated: bool = False
     """The destination computes it (a formula)."""
     auto_number: bool = False

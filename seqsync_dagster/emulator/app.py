@@ -24,6 +24,7 @@ from starlette.types import Message, Receive, Scope, Send
 from seqsync_dagster.emulator import admin, bulk, jobs, oauth, rest, wire
 from seqsync_dagster.emulator.errors import ApiError, not_found
 from seqsync_dagster.emulator.faults import CALL_FAULTS, Controls
+from seqsync_dagster.emulator.recordtypes import record_type_infos
 from seqsync_dagster.emulator.schema import OBJECTS, find_object
 from seqsync_dagster.emulator.soql import Query
 from seqsync_dagster.emulator.store import INTEGRATION_USER, Store
@@ -283,4 +284,5 @@ class Emulator:
         return {"objectDescribe": wire.asked_object(request).describe(), "recentItems": []}
 
     def describe(self, request: Request, body: bytes) -> Any:
-        return wire.asked_object(request).describe_fully()
+        obj, version = wire.asked_object(request), request.path_params["version"]
+        return {**obj.describe_fully(), "recordTypeInfos": record_type_infos(self.store, obj, version)}

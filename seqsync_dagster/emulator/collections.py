@@ -65,9 +65,9 @@ def row_of(obj: SObject, record: dict[str, Any]) -> Row:
 
 def _nested(obj: SObject, relationship: str, value: dict[str, Any]) -> Column | None:
     names = [name for name in value if name != "attributes"]
-    lookup = obj.lookup(relationship)
-    via = OBJECTS[lookup.refers].find(names[0]) if lookup and len(names) == 1 else None
-    return Column(lookup, via) if lookup and via and via.match else None
+    lookup, attributes = obj.lookup(relationship), value.get("attributes")
+    named = str(attributes.get("type", "")) if isinstance(attributes, dict) else ""
+    return obj.by(lookup, named, names[0]) if lookup and len(names) == 1 else None
 
 
 def write(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from seqsync_dagster.emulator.schema import SObject, children_of
+from seqsync_dagster.emulator.pointing import lookups_to
+from seqsync_dagster.emulator.schema import SObject
 from seqsync_dagster.emulator.store import Store, now
 
 
@@ -21,12 +22,12 @@ def merge(store: Store, obj: SObject, master: str, losers: list[str]) -> None:
         alive = f'SELECT count(*) FROM "{obj.name}" WHERE "IsDeleted" = 0 AND "Id" IN (SELECT value FROM json_each(?))'
         if db.execute(alive, (json.dumps([kept, *gone]),)).fetchone() != (1 + len(gone),):
             raise ValueError("not all of them are living records")
-        for child, lookup in children_of(obj.name):
+        for child, lookup, first in lookups_to(obj.name):
             if lookup.name != "MasterRecordId":
                 db.execute(
-                    f'UPDATE "{child.name}" SET "{lookup.name}" = ?, "LastModifiedDate" = ? '
-                    f'WHERE "IsDeleted" = 0 AND "{lookup.name}" IN (SELECT value FROM json_each(?)) AND "Id" != ?',
-                    (kept, stamp, listed, kept if child is obj else -1),
+                    f'UPDATE "{child.name}" SET "{lookup.name}" = ?, "LastModifiedDate" = ? WHERE "IsDeleted" = 0 '
+                    f'AND "{lookup.name}" IN (SELECT value + {first} FROM json_each(?)) AND "Id" != ?',
+                    (first + kept, stamp, listed, kept if child is obj else -1),
                 )
             if child is obj and lookup.name != "MasterRecordId":
                 db.execute(f'UPDATE "{obj.name}" SET "{lookup.name}" = NULL WHERE "Id" = ? AND "{lookup.name}" IN '

@@ -48,7 +48,8 @@ def _cell(field: Field, value: Any) -> str:
     if field.type == "boolean":
         text = "yes" if value else "no"
     if field.refers:
-        text = f'<a href="/records/{field.refers}?id={text}">{text}</a>'
+        place = f"/{text}" if field.others else f"/records/{field.refers}?id={text}"
+        text = f'<a href="{place}">{text}</a>'
     return f'<td class="n">{text}</td>' if field.type in ("int", "double", "currency") else f"<td>{text}</td>"
 
 

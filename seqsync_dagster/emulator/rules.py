@@ -16,7 +16,8 @@ from seqsync_dagster.emulator.errors import RowError
 from seqsync_dagster.emulator.faults import OrgRule
 from seqsync_dagster.emulator.ids import MalformedIdError, WrongTypeError
 from seqsync_dagster.emulator.orgrules import check_rule
-from seqsync_dagster.emulator.schema import OBJECTS, Column, Field, SObject, children_of
+from seqsync_dagster.emulator.pointing import lookups_to, number_of, places, write_id
+from seqsync_dagster.emulator.schema import OBJECTS, Column, Field, SObject
 from seqsync_dagster.emulator.store import INTEGRATION_USER, Store, now
 from seqsync_dagster.emulator.values import Clean, MistypedError, RefusedError, cleaner
 
@@ -161,7 +162,7 @@ class Writer:
             for column, value in row.parents:
                 wanted[column].append(value)
         for column, values in wanted.items():
-            parent, via = OBJECTS[column.field.refers], column.via
+            parent, via = OBJECTS[column.parent], column.via
             assert via is not None
             found = self._living(db, parent, via, values)
             for row in rows:
@@ -172,7 +173,7 @@ class Writer:
                     if self.watermark is not None and parent is self.obj:
                         numbers = [n for n in numbers if n <= self.watermark]
                     if len(numbers) == 1:
-                        row.values[column.field.name] = numbers[0]
+                        row.values[column.field.name] = number_of(column.field, parent, numbers[0])
                     elif numbers:
                         row.error = self._several(parent, via, numbers)
                     else:
@@ -231,12 +232,14 @@ class Writer:
             pointing = [row for row in rows if row.values.get(lookup.name) is not None]
             if not pointing:
                 continue
+            listed = json.dumps(list({row.values[lookup.name] for row in pointing}))
             alive = {
-                n
+                first + n
+                for parent, first in places(lookup)
                 for (n,) in db.execute(
-                    f'SELECT "Id" FROM "{lookup.refers}" '
-                    'WHERE "IsDeleted" = 0 AND "Id" IN (SELECT value FROM json_each(?))',
-                    (json.dumps(list({row.values[lookup.name] for row in pointing})),),
+                    f'SELECT "Id" FROM "{parent.name}" '
+                    f'WHERE "IsDeleted" = 0 AND "Id" IN (SELECT value - {first} FROM json_each(?))',
+                    (listed,),
                 )
             }
             if lookup.name == "OwnerId":
@@ -273,7 +276,7 @@ class Writer:
         """A write locks the record and its parents ("Locking" in the Bulk API 2.0 guide's data load tips)."""
         held = [self.store.id_of(self.obj, row.record)] if row.record is not None and not row.created else []
         for lookup in (f for f in self.obj.own if f.refers and row.values.get(f.name)):
-            held.append(self.store.id_of(OBJECTS[lookup.refers], row.values[lookup.name]))
+            held.append(write_id(self.store.ids, lookup, row.values[lookup.name]))
         named = f" or {len(held)} records: {','.join(held)}" if held else ""
         return RowError("UNABLE_TO_LOCK_ROW", f"unable to obtain exclusive access to this record{named}")
 
@@ -326,17 +329,17 @@ class Writer:
         roots = {row.record: row for row in rows if row.error is None and row.record is not None}
         doomed = self._doomed(db, list(roots))
         for name, numbers in doomed.items():
-            for child, lookup in children_of(name):
+            for child, lookup, first in lookups_to(name):
                 if on_delete(lookup) == "restrict":
-                    self._keep_parents(db, child, lookup, numbers, doomed, roots)
+                    self._keep_parents(db, child, lookup, first, numbers, doomed, roots)
         stamp = now()
         for name, numbers in doomed.items():
             gone = json.dumps([n for n, root in numbers.items() if roots[root].error is None])
-            for child, lookup in children_of(name):
+            for child, lookup, first in lookups_to(name):
                 if on_delete(lookup) == "clear":
                     db.execute(
                         f'UPDATE "{child.name}" SET "{lookup.name}" = NULL, "LastModifiedDate" = ? '
-                        f'WHERE "IsDeleted" = 0 AND "{lookup.name}" IN (SELECT value FROM json_each(?))',
+                        f'WHERE "IsDeleted" = 0 AND "{lookup.name}" IN (SELECT value + {first} FROM json_each(?))',
                         (stamp, gone),
                     )
             db.execute(
@@ -351,21 +354,22 @@ class Writer:
         fresh = [(self.obj.name, doomed[self.obj.name])]
         while fresh:
             name, parents = fresh.pop()
-            for child, lookup in children_of(name):
+            for child, lookup, first in lookups_to(name):
                 if on_delete(lookup) != "cascade":
                     continue
                 known = doomed.setdefault(child.name, {})
-                found = {n: parents[parent] for n, parent in _pointing(db, child, lookup, parents) if n not in known}
+                pointing = _pointing(db, child, lookup, first, parents)
+                found = {n: parents[parent] for n, parent in pointing if n not in known}
                 known |= found
                 if found:
                     fresh.append((child.name, found))
         return doomed
 
     def _keep_parents(
-        self, db: sqlite3.Connection, child: SObject, lookup: Field, parents: dict[int, int],
+        self, db: sqlite3.Connection, child: SObject, lookup: Field, first: int, parents: dict[int, int],
         doomed: dict[str, dict[int, int]], roots: dict[int, Row],
     ) -> None:  # fmt: skip
-        for number, parent in _pointing(db, child, lookup, parents):
+        for number, parent in _pointing(db, child, lookup, first, parents):
             root = roots[parents[parent]]
             if number not in doomed.get(child.name, {}) and root.error is None:
                 root.error = RowError(
@@ -394,10 +398,13 @@ def on_delete(lookup: Field) -> str:
     return "restrict" if lookup.required else "clear"
 
 
-def _pointing(db: sqlite3.Connection, child: SObject, lookup: Field, parents: Iterable[int]) -> list[tuple[int, int]]:
+def _pointing(
+    db: sqlite3.Connection, child: SObject, lookup: Field, first: int, parents: Iterable[int]
+) -> list[tuple[int, int]]:
+    """The children of these parents, each with its parent; `first`: see `lookups_to`."""
     return db.execute(
-        f'SELECT "Id", "{lookup.name}" FROM "{child.name}" '
-        f'WHERE "IsDeleted" = 0 AND "{lookup.name}" IN (SELECT value FROM json_each(?))',
+        f'SELECT "Id", "{lookup.name}" - {first} FROM "{child.name}" '
+        f'WHERE "IsDeleted" = 0 AND "{lookup.name}" IN (SELECT value + {first} FROM json_each(?))',
         (json.dumps(list(parents)),),
     ).fetchall()
 

@@ -19,8 +19,8 @@ DECIMAL_TYPES = frozenset({"double", "currency"})
 class Field:
     """One field; `computed` is the SQL expression of a field nobody writes.
 
-    `refers` is the object whose records a lookup holds; `others` are those that its describe names
-    besides, for a polymorphic one. `fixed`: said only when a record is created, as master-detail is.
+    `refers` is the object whose records a lookup holds; `others` are those that a polymorphic one may hold
+    besides, and that this org need not have. `fixed`: said only when a record is created, as master-detail is.
     """
 
     name: str
@@ -88,10 +88,11 @@ class Field:
 
 
 class Column(NamedTuple):
-    """What one column or key of a write sets: a field, or a lookup by `via`, a field of its parent."""
+    """What one column or key of a write sets: a field, or a lookup by `via`, a field of the object `parent`."""
 
     field: Field
     via: Field | None = None
+    parent: str = ""
 
 
 class PolymorphismError(ValueError):
@@ -111,7 +112,7 @@ class SObject:
 
     def __post_init__(self) -> None:
         every = [Field("Id", f"{self.label} ID", "id", 18, writable=False, defaulted=True), *self.own]
-        if self.name not in ("User", "Organization", "RecordType"):
+        if self.name not in ("User", "Group", "Organization", "RecordType", "Name"):
             # A queue may own a task or a record of a custom object, but no account and no contact.
             queues = ("Group",) if self.name.endswith("__c") or self.name == "Task" else ()
             every.append(_lookup("OwnerId", "Owner ID", "User", "Owner", defaulted=True, others=queues))
@@ -159,10 +160,15 @@ class SObject:
             return Column(found) if found else None
         named, colon, bare = relationship.partition(":")
         lookup = self.lookup(bare if colon else relationship)
-        if colon and not (lookup and lookup.others and named.lower() == lookup.refers.lower()):
+        if colon and not (lookup and lookup.others and _among(named, lookup)):
             raise PolymorphismError(bare if lookup else "")
-        parent = OBJECTS[lookup.refers].find(via) if lookup else None
-        return Column(lookup, parent) if lookup and parent and parent.match else None
+        return self.by(lookup, named, via) if lookup else None
+
+    def by(self, lookup: Field, named: str, via: str) -> Column | None:
+        """A lookup by a field of one of its objects: the `named` one, if any; None if nothing there has that name."""
+        parent = OBJECTS.get(_among(named, lookup) or lookup.refers)
+        field = parent.find(via) if parent else None
+        return Column(lookup, field, parent.name) if parent and field and field.match else None
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -180,6 +186,10 @@ class SObject:
 
     def describe_fully(self) -> dict[str, Any]:
         return {**self.describe(), "fields": [f.describe() for f in self.fields.values()]}
+
+
+def _among(named: str, lookup: Field) -> str | None:
+    return next((target for target in lookup.targets if target.lower() == named.lower()), None)
 
 
 def _lookup(
@@ -287,6 +297,13 @@ _ALL = (
         _lookup("WhatId", "Related To ID", "Account", "What", others=("Workspace__c", "Subscription__c", "Contract")),
         Field("IsClosed", "Closed", "boolean", writable=False, defaulted=True),
     )),
+    SObject("Lead", "Lead", "00Q", (
+        Field("FirstName", "First Name", "string", 40),
+        Field("LastName", "Last Name", "string", 80, required=True),
+        Field("Name", "Full Name", "string", 121, writable=False, computed=_FULL_NAME), _external_id(),
+        Field("Company", "Company", "string", 255, required=True),
+        Field("Email", "Email", "email", 80, id_lookup=True),
+    )),
     SObject("User", "User", "005", (
         Field("Username", "Username", "string", 80, required=True, id_lookup=True),
         Field("Email", "Email", "email", 128, required=True, id_lookup=True),
@@ -294,6 +311,11 @@ _ALL = (
         Field("LastName", "Last Name", "string", 80, required=True),
         Field("Name", "Full Name", "string", 121, writable=False, computed=_FULL_NAME),
         Field("IsActive", "Active", "boolean", defaulted=True),
+    ), writable=False),
+    SObject("Group", "Group", "00G", (
+        Field("Name", "Name", "string", 40, required=True),
+        Field("DeveloperName", "Developer Name", "string", 80),
+        Field("Type", "Type", "picklist", 40, required=True, picklist=("Queue", "Regular")),
     ), writable=False),
     SObject("RecordType", "Record Type", "012", (
         Field("Name", "Name", "string", 80, required=True),
@@ -309,6 +331,16 @@ _ALL = (
     ), writable=False),
 )  # fmt: skip
 
+#: What a polymorphic lookup shows of the record it holds, whatever object that is of ("Name" of the Object Reference).
+NAME = SObject("Name", "Name", "", (
+    Field("Name", "Name", "string", 255),
+    Field("Type", "Type", "picklist", 40),
+    Field("FirstName", "First Name", "string", 40),
+    Field("LastName", "Last Name", "string", 80),
+    Field("Email", "Email", "email", 128),
+    Field("Username", "Username", "string", 80),
+), writable=False)  # fmt: skip
+
 OBJECTS: dict[str, SObject] = {o.name: o for o in _ALL}
 _BY_NAME = {o.name.lower(): o for o in _ALL}
 
@@ -318,5 +350,5 @@ def find_object(name: str) -> SObject | None:
 
 
 def children_of(parent: str) -> Iterable[tuple[SObject, Field]]:
-    """Every lookup that points at an object, with the object that has it."""
-    return [(o, f) for o in _ALL for f in o.fields.values() if f.refers == parent]
+    """Every lookup that may point at an object, with the object that has it."""
+    return [(o, f) for o in _ALL for f in o.fields.values() if parent in (f.refers, *f.others)]

@@ -10,7 +10,8 @@ from typing import Any
 
 from seqsync_dagster.emulator.errors import ApiError
 from seqsync_dagster.emulator.ids import MalformedIdError, WrongTypeError
-from seqsync_dagster.emulator.schema import DECIMAL_TYPES, OBJECTS, TEXT_TYPES, Field, SObject, find_object
+from seqsync_dagster.emulator.pointing import places, pointed_at, read_id
+from seqsync_dagster.emulator.schema import DECIMAL_TYPES, NAME, OBJECTS, TEXT_TYPES, Field, SObject, find_object
 from seqsync_dagster.emulator.store import Store
 from seqsync_dagster.emulator.values import MistypedError, RefusedError, cleaner
 
@@ -54,7 +55,7 @@ class Query:
             values, found = iter(row[1:]), {}
             for via, owner, column in self.paths:
                 name = f"{via.relationship}.{column.name}" if via else column.name
-                found[name] = store.wire(owner, column, next(values))
+                found[name] = _wire(store, via, owner, column, next(values))
                 _ = next(values) if via else None
             yield found
 
@@ -62,7 +63,7 @@ class Query:
         record: dict[str, Any] = {"attributes": _attributes(store, version, self.obj, row[0])}
         values = iter(row[1:])
         for via, owner, column in self.paths:
-            value = store.wire(owner, column, next(values))
+            value = _wire(store, via, owner, column, next(values))
             if via is None:
                 record[column.name] = value
                 continue
@@ -70,9 +71,27 @@ class Query:
             if parent is None:
                 record[via.relationship] = None
             else:
-                nested = record.setdefault(via.relationship, {"attributes": _attributes(store, version, owner, parent)})
-                nested[column.name] = value
+                shown = _attributes(store, version, *pointed_at(via, parent)) | {"type": owner.name}
+                record.setdefault(via.relationship, {"attributes": shown})[column.name] = value
         return record
+
+
+def _wire(store: Store, via: Field | None, owner: SObject, column: Field, value: Any) -> Any:
+    # A Name has the id of the record that it stands for.
+    return store.wire(owner, via if via and owner is NAME and column.type == "id" else column, value)
+
+
+def _records(lookup: Field) -> str:
+    """The records that a lookup may hold; of a polymorphic one each as far as it is like the others."""
+    if not lookup.others:
+        return f'"{lookup.refers}"'
+    parts = []
+    for obj, first in places(lookup):
+        columns = [f'"Id" + {first} AS "Id"', f"'{obj.name}' AS " + '"Type"']
+        others = [name for name in NAME.fields if name not in ("Id", "Type")]
+        columns += [f'"{name}"' if name in obj.fields else f'NULL AS "{name}"' for name in others]
+        parts.append(f'SELECT {", ".join(columns)} FROM "{obj.name}"')
+    return f"({' UNION ALL '.join(parts)})"
 
 
 def _attributes(store: Store, version: str, obj: SObject, number: int) -> dict[str, str]:
@@ -159,7 +178,7 @@ class _Compiler:
         if self.at < len(self.tokens):
             raise self._malformed(f"unexpected token: '{self.tokens[self.at][1]}'")
         joins = "".join(
-            f' LEFT JOIN "{f.refers}" {alias} ON {alias}."Id" = t."{f.name}"'
+            f' LEFT JOIN {_records(f)} {alias} ON {alias}."Id" = t."{f.name}"'
             for f, alias in ((self._known(name), alias) for name, alias in self.joins.items())
         )
         # The subquery is flattened or not as SQLite sees fit, so its columns need names of their own.
@@ -184,7 +203,7 @@ class _Compiler:
         via = self.obj.lookup(relationship) if dot else None
         if dot and via is None:
             raise ApiError(400, "INVALID_FIELD", f"Didn't understand relationship '{relationship}' in field path.")
-        owner = OBJECTS[via.refers] if via else self.obj
+        owner = self.obj if via is None else NAME if via.others else OBJECTS[via.refers]
         column = owner.find(last)
         if column is None:
             raise ApiError(
@@ -238,7 +257,9 @@ class _Compiler:
         kind, name = self._next()
         if kind != "word" or name.lower() in _KEYWORDS:
             raise self._malformed(f"unexpected token: '{name}'")
-        sql, _, owner, column = self._path(name)
+        sql, via, owner, column = self._path(name)
+        if via and owner is NAME and column.type == "id":
+            column = via
         if column.type in DECIMAL_TYPES:
             sql = f"CAST({sql} AS REAL)"
         if self._take("like"):
@@ -305,8 +326,8 @@ class _Compiler:
             return raw
         try:
             if quoted:
-                refers = OBJECTS[column.refers] if column.refers else owner
-                return self.store.ids.decode(raw, refers.prefix)
+                ids = self.store.ids
+                return read_id(ids, column, raw) if column.refers else ids.decode(raw, owner.prefix)
             return float(raw) if kind == "number" else cleaner(column, self.store.ids)(raw)
         except WrongTypeError:
             return -1

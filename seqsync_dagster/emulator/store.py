@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seqsync_dagster.emulator.ids import IdSpace, checksum, random_org_id
+from seqsync_dagster.emulator.pointing import write_id
 from seqsync_dagster.emulator.schema import DECIMAL_TYPES, OBJECTS, TEXT_TYPES, Field, SObject
 
 INTEGRATION_USER = 1
@@ -127,6 +128,11 @@ class Store:
                 (n, email, email, first, last, int(name != _LEFT), stamp, stamp),
             )
 
+        db.execute(
+            'INSERT INTO "Group" ("Id", "Name", "DeveloperName", "Type", "IsDeleted", "CreatedDate", '
+            "\"LastModifiedDate\") VALUES (1, 'Support', 'Support', 'Queue', 0, ?, ?)",
+            (stamp, stamp),
+        )
         # The same developer name for two objects, as orgs have it.
         for n, (obj, developer_name) in enumerate(
             ((o, d) for o in ("Contact", "Account") for d in ("Customer", "Partner")), 1
@@ -178,7 +184,7 @@ class Store:
         if value is None:
             return None
         if field.type == "reference":
-            return self.ids.encode(OBJECTS[field.refers].prefix, value)
+            return write_id(self.ids, field, value)
         if field.type == "id":
             return self.ids.encode(obj.prefix, value)
         if field.type == "boolean":

@@ -11,7 +11,8 @@ from typing import Any
 
 from seqsync_dagster.emulator.errors import RowError
 from seqsync_dagster.emulator.ids import IdSpace, MalformedIdError, WrongTypeError
-from seqsync_dagster.emulator.schema import OBJECTS, TEXT_TYPES, Field
+from seqsync_dagster.emulator.pointing import read_id
+from seqsync_dagster.emulator.schema import TEXT_TYPES, Field
 
 Clean = Callable[[Any], Any]
 
@@ -127,7 +128,7 @@ def _reference(ids: IdSpace, field: Field, raw: Any) -> int | None:
     if not isinstance(raw, str):
         raise MistypedError
     try:
-        return ids.decode(raw, OBJECTS[field.refers].prefix)
+        return read_id(ids, field, raw)
     except MalformedIdError:
         raise RefusedError("MALFORMED_ID", f"{field.label}: malformed id {raw}", field.name) from None
     except WrongTypeError:

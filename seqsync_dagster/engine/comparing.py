@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 
+from seqsync_dagster.engine.reading import Reading
+from seqsync_dagster.engine.report import Scan
 from seqsync_dagster.engine.site import Work
 from seqsync_dagster.ledger import tables as t
 from seqsync_dagster.ledger.actions import requeued
 from seqsync_dagster.ledger.delta import add_exact_twins, differences, write_delta
 from seqsync_dagster.ledger.fingerprint import Checksum, Model, checksum, fingerprint, policy_digest, total
+from seqsync_dagster.ledger.recent import latest_stamp, lost_fingerprints, read_recent, write_delta_of_keys
 from seqsync_dagster.ledger.registry import Registered
 from seqsync_dagster.ledger.tables import Shape, StateTables
 from seqsync_dagster.warehouse.open import Room
@@ -31,6 +35,11 @@ class Comparison:
     """Rows of the model; None when the run looked at some of them only."""
     checksum: Checksum | None
     """Of the model as it was compared; None when that is not known for certain."""
+    by_key: bool = False
+    """The differences are all rows of some keys, and `rows` those that were read."""
+    seen: Mapping[str, Any] = field(default_factory=dict)
+    """Columns of ``syncs`` that are true once what was compared is settled, because it was."""
+    scan: Scan | None = None
 
 
 @dataclass(frozen=True)
@@ -49,10 +58,60 @@ class Against:
     """Every row is due."""
     stale: bool
     """Rows lost their fingerprint just now, to a parent's new id."""
+    reading: Reading | None = None
+    """How much of the model is read; None: all of it."""
 
 
 def compare(work: Work, room: Room, source: ModelSource, model: Model, against: Against) -> Comparison:
     """Compare, and write the differences to the temporary table DELTA unless there can be none."""
+    reading = against.reading
+    if reading is None:
+        return _compare_whole(work, room, source, model, against)
+    if reading.since is not None:
+        return _compare_recent(work, room, model, against, reading, reading.since)
+    # Before the rows themselves, so that one that is added meanwhile is not taken for seen.
+    latest = latest_stamp(room.connection, model, reading.stamps, reading.now)
+    compared = _compare_whole(work, room, source, model, against)
+    # Of a run for some rows only there is nothing to tell.
+    scan = None if compared.rows is None else reading.told(compared.rows)
+    return replace(compared, seen=reading.seen(latest), scan=scan)
+
+
+def _compare_recent(work: Work, room: Room, model: Model, against: Against, reading: Reading, since: str) -> Comparison:
+    sync, connection, tables = work.sync, room.connection, against.tables
+    assert against.known is not None
+    recent = read_recent(
+        connection,
+        model,
+        sync,
+        tables,
+        reading.stamps,
+        since,
+        case_sensitive=against.case_sensitive[sync.name],
+        now=reading.began,
+        now_as_stamp=reading.now,
+    )
+    seen, scan = reading.seen(recent.latest), reading.told(recent.rows)
+    if not recent.changed and not _anything_due(work, room, against, against.known):
+        differing = recent.rows - recent.as_acknowledged
+        return Comparison(True, differing, recent.rows, None, by_key=True, seen=seen, scan=scan)
+    sensitive = against.case_sensitive
+    others = write_delta_of_keys(connection, model, sync, tables, reading.stamps, since, case_sensitive=sensitive)
+    differing = differences(connection, Shape.of(sync)).model_rows
+    return Comparison(False, differing, others + differing, None, by_key=True, seen=seen, scan=scan)
+
+
+def _anything_due(work: Work, room: Room, against: Against, known: Registered) -> bool:
+    connection, tables = room.connection, against.tables
+    return bool(
+        work.options.actions_on(work.sync.name)
+        or requeued(connection, tables, work.site.sequence.name, work.sync.name)
+        or _anything_waits(connection, tables, known, against.arrivals)
+        or lost_fingerprints(connection, tables)
+    )
+
+
+def _compare_whole(work: Work, room: Room, source: ModelSource, model: Model, against: Against) -> Comparison:
     sync, connection, tables = work.sync, room.connection, against.tables
     known, partial = against.known, work.options.partial
     counted: Checksum | None = None

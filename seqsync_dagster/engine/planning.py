@@ -18,6 +18,7 @@ from seqsync_dagster.engine.comparing import Against, Comparison, compare
 from seqsync_dagster.engine.existing import Search, find_existing, note_shared
 from seqsync_dagster.engine.guard import PlannedChange
 from seqsync_dagster.engine.preflight import Mapped, check_mapping, first_writes, match_field
+from seqsync_dagster.engine.reading import choose_reading
 from seqsync_dagster.engine.rehash import without_taken_out
 from seqsync_dagster.engine.report import Counts
 from seqsync_dagster.engine.reviewing import check_same, take_up
@@ -128,8 +129,10 @@ def _plan(
             "row again by its key."
         )
     columns = sorted(sync.columns())
-    relation = room.model(source, columns)
-    model = Model(relation, room.column_types(sa.select(*[relation.c[c] for c in columns])))
+    stamp = [] if sync.since is None else [sync.since.column]
+    relation = room.model(source, sorted({*columns, *stamp}))
+    types = room.column_types(sa.select(*relation.c))
+    model = Model(relation, {c: types[c] for c in columns})
     check_types(source, model.types)
     digest = mapping_digest(sync, model.types)
     sent_types = remembered_types(known.mapping, known.mapping_digest) if known is not None else {}
@@ -187,9 +190,13 @@ def _plan(
         cases[unknown] = found is not None and found.case_sensitive
     # A checksum says that nothing is to be done, and not what a plan to be read, or one that was read, consists of.
     reading = for_review or reviewed is not None
-    against = Against(tables, known, digest, cases, arrivals, full, stale > 0 or reading)
     # Where the differences are the whole model, there is little to join them to, and sending them takes far longer.
     whole = full or first or known is not found_so
+    everything = "a plan that is read covers the whole model" if reading else reason
+    if everything is None and whole:
+        everything = "nothing is acknowledged so far" if first else "a field was taken out of the mapping"
+    amount = choose_reading(work, source, types[stamp[0]] if stamp else "", known, reading_all=everything)
+    against = Against(tables, known, digest, cases, arrivals, full, stale > 0 or reading, amount)
 
     def economically(act: Callable[[], T]) -> T:
         return room.frugally(act) if whole else act()
@@ -201,8 +208,12 @@ def _plan(
         room.release_model()
         assert known is not None and compared.rows is not None
         unfilled = _unfilled(connection, tables, sync, ledgers)
+        if compared.seen:
+            # Nothing is to be settled: what was seen is so now.
+            registry.claim(connection, tables, *names, work.epoch)
+            registry.update(connection, tables, *names, **compared.seen)
         connection.commit()
-        return replace(_unchanged(known, mapped, compared.rows, unfilled), arrivals=arrivals)
+        return replace(_unchanged(known, mapped, compared, unfilled), arrivals=arrivals, compared=compared)
     search = Search(work, room, tables, known, mapped, case_sensitive, model)
     economically(lambda: note_shared(search))
     room.release_model()
@@ -212,12 +223,13 @@ def _plan(
         sync=sync,
         tables=tables,
         parent_ledgers=ledgers,
-        whole=not options.only_keys,
+        whole=not options.only_keys and not compared.by_key,
         full=full,
         named=bool(options.only_keys),
         resync=options.full_resync,
         now=datetime.now(UTC) if reviewed is None else reviewed.made_at,
         limit=options.limit,
+        by_key=compared.by_key,
     )
     economically(lambda: judge_rows(room, request))
     connection.commit()
@@ -257,6 +269,7 @@ def _plan(
             "policy_digest": policy_digest(sync),
             "parent_arrivals": json.dumps(arrivals),
             **(compared.checksum.as_columns() if compared.checksum is not None else {}),
+            **compared.seen,
         }
     return Planned(
         name,
@@ -316,8 +329,8 @@ def _unfilled(
     return count_unfilled(connection, tables, sync, parents)
 
 
-def _unchanged(known: Registered, mapped: Mapped, rows: int, unfilled: int) -> Planned:
-    last = known.last_counts
+def _unchanged(known: Registered, mapped: Mapped, compared: Comparison, unfilled: int) -> Planned:
+    last, rows = known.last_counts, compared.rows or 0
     counts = Counts(
         model=rows,
         references_due=unfilled,
@@ -330,7 +343,8 @@ def _unchanged(known: Registered, mapped: Mapped, rows: int, unfilled: int) -> P
         skipped=last.get("skipped", 0),
     )
     waiting = counts.waiting + counts.held + counts.invalid + counts.kept + counts.skipped
-    counts = replace(counts, unchanged=rows - waiting)
+    # What waits may not be among rows that were read because they changed.
+    counts = replace(counts, unchanged=rows - (compared.differing if compared.by_key else waiting))
     return Planned("-", counts, PlannedChange(0, 0, 0), None, known, mapped, {}, nothing_to_do=True)
 
 
@@ -470,7 +484,7 @@ def _count(
         )
     ).scalar_one()
     duplicates, twins = of(t.INVALID_DUPLICATE), 0
-    if compared.rows is not None and duplicates:
+    if compared.rows is not None and duplicates and not compared.by_key:
         twins = _unchanged_twins(connection, tables)
     # Records that were found for rows are what an adoption may change, as acknowledged ones are for other runs.
     # One that gets its key only now is so much like a create that no guard limits it.

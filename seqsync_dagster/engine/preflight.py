@@ -18,7 +18,13 @@ import pyarrow as pa
 from seqsync_dagster.destinations.protocol import Destination, FieldInfo, FieldKind, ObjectInfo
 from seqsync_dagster.errors import ConfigurationError, DestinationRefused
 from seqsync_dagster.ledger.fingerprint import type_that_counts
-from seqsync_dagster.sequence.mappings import ColumnMapping, ConstantMapping, ParentLookup, RecordLookup
+from seqsync_dagster.sequence.mappings import (
+    ColumnMapping,
+    ConstantMapping,
+    ParentLookup,
+    ParentsLookup,
+    RecordLookup,
+)
 from seqsync_dagster.sequence.spec import SequenceSpec
 from seqsync_dagster.sequence.strict import nearest
 from seqsync_dagster.sequence.sync import SyncSpec
@@ -92,11 +98,10 @@ def check_mapping(destination: Destination, mapped: Mapped) -> list[str]:
                 if wrong is not None:
                     shown = "***" if sync.is_sensitive(name) else repr(mapping.constant)
                     found.problems.append(f"{_shown(info, field)} cannot take the constant {shown}: {wrong}")
-            case ParentLookup():
+            case ParentLookup() | ParentsLookup():
                 if mapping.deferred:
                     found.problems += _not_deferrable(info, field, mapped)
-                target = mapped.sequence.sync(mapping.parent).object
-                found.problems += _target_problems(info, field, target, f"sync {mapping.parent!r} writes {target}")
+                found.problems += _parent_problems(info, field, mapped)
             case RecordLookup():
                 fills = f"the mapping finds {mapping.lookup}"
                 found.problems += _target_problems(info, field, mapping.lookup, fills)
@@ -122,7 +127,7 @@ def check_references(destination: Destination, sequence: SequenceSpec, sync: Syn
 
     Raises one `ConfigurationError` that names every problem, and `DestinationRefused` for an unknown object.
     """
-    info, lookups = destination.describe(sync.object), sync.parent_lookups()
+    info = destination.describe(sync.object)
     mapped = Mapped(sequence, sync, {}, frozenset({"update"}), {})
     problems = [p for p in _object_problems(info, mapped) if sync.removed != "delete" or "deleted" not in p]
     for name in fields:
@@ -132,8 +137,7 @@ def check_references(destination: Destination, sequence: SequenceSpec, sync: Syn
         elif (unwritable := _unwritable(info, field, mapped)) is not None:
             problems.append(unwritable)
         else:
-            target = sequence.sync(lookups[name].parent).object
-            problems += _target_problems(info, field, target, f"sync {lookups[name].parent!r} writes {target}")
+            problems += _parent_problems(info, field, mapped)
     if problems:
         listed = "\n".join(f"  - {p}" for p in problems)
         raise ConfigurationError(
@@ -360,6 +364,13 @@ def _decimal_risks(where: str, field: FieldInfo, named: str, type_: ColumnType) 
         yield f"{where} keeps {field.scale} digits after the point, {named} has {type_.scale}: the rest is rounded away"
 
 
+def _parent_problems(info: ObjectInfo, field: FieldInfo, mapped: Mapped) -> Iterator[str]:
+    """Of a field that points to one parent, or to one of several from row to row."""
+    for lookup in mapped.sync.slots()[field.name].values():
+        target = mapped.sequence.sync(lookup.parent).object
+        yield from _target_problems(info, field, target, f"sync {lookup.parent!r} writes {target}")
+
+
 def _target_problems(info: ObjectInfo, field: FieldInfo, target: str, fills: str) -> Iterator[str]:
     points = field.reference_to
     if target.casefold() in (p.casefold() for p in points):
@@ -394,7 +405,7 @@ def _check_search(
             f"{where}: records cannot be found by {_shown(searched, by)}. "
             f"Search by a field that tells them apart: {', '.join(able) or 'none'}"
         )
-    elif not (by.matchable or by.unique):
+    elif not (by.matchable or by.unique or by.tells_apart):
         found.risks.append(
             f"{where} is found by {searched.name}.{by.name}, which is not unique there: "
             f"where several records have the value, if_missing: {mapping.if_missing} decides"

@@ -87,7 +87,8 @@ def _fill(work: Work, room: Room, tables: StateTables, known: Registered, tally:
     rejected = 0
     if due:
         checked_account(work, known)
-        check_references(site.destination, site.sequence, sync, parents)
+        fields = dict.fromkeys(sync.field_of(slot) for slot in parents)
+        check_references(site.destination, site.sequence, sync, fields)
         site.journal.begin(work.lease, work.run_id)
         registry.claim(connection, tables, *names, work.epoch)
         planned = write_reference_plan(connection, tables, sync, parents, now)
@@ -119,15 +120,15 @@ def _fill(work: Work, room: Room, tables: StateTables, known: Registered, tally:
 def _parents(work: Work, room: Room, tables: StateTables, known: Registered) -> Parents:
     sequence, sync = work.site.sequence, work.sync
     found: dict[str, sa.TableClause | None] = {}
-    for name, lookup in sync.filled_later().items():
-        if not same_parent(known.mapping, sync, name):
+    for slot, lookup in sync.filled_later().items():
+        if not same_parent(known.mapping, sync, slot):
             # The ledger has the keys of another parent: the sync's next run sends these rows anew.
             continue
         if lookup.parent == sync.name:
-            found[name] = tables.ledger
+            found[slot] = tables.ledger
             continue
         schema = room.state_schema_of(lookup.parent)
         table = ledger_of(sequence.name, lookup.parent, schema) if schema is not None else None
         there = table is not None and sa.inspect(room.connection).has_table(table.name, schema=schema)
-        found[name] = table if there else None
+        found[slot] = table if there else None
     return found

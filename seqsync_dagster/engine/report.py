@@ -15,7 +15,7 @@ class Counts:
     """Rows of the model, and of one run over them. Every count is of rows."""
 
     model: int = 0
-    """Rows in the model."""
+    """Rows in the model; with `changed_since`, those that were read."""
     planned: int = 0
     """Rows the plan wanted to send."""
     created: int = 0
@@ -78,6 +78,30 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Scan:
+    """How much of its model a run of a sync with `changed_since` has read."""
+
+    full: bool
+    """The whole model was compared; only then are rows seen that left it."""
+    rows: int
+    """Rows of the model, or of the range of changes; rows that waited were read besides."""
+    since: str | None
+    """The changes from this one on were read, as the model's column has it; None: all."""
+    last_full: datetime | None
+    """When the last full scan began, this one counted."""
+    why: str = ""
+    """Why the scan was a full one, when it was."""
+
+    def __str__(self) -> str:
+        if self.full:
+            return f"Full scan of {self.rows} rows: {self.why}."
+        if self.since is None:
+            return "Nothing was read."
+        last = "" if self.last_full is None else f"; last full scan {self.last_full:%Y-%m-%d %H:%M} UTC"
+        return f"Read {self.rows} rows changed since {self.since}{last}."
+
+
+@dataclass(frozen=True)
 class RowProblem:
     """One row that was not acknowledged. Sensitive values are masked already."""
 
@@ -125,6 +149,8 @@ class SyncReport:
     row_bearing_calls: int
     destination: str
     """Organisation that was written to: name and id."""
+    scan: Scan | None = None
+    """With `changed_since`: how much of the model was read. None: all of it, or nothing was asked."""
     object_url: str = ""
     """Page that lists the object's records."""
 

@@ -133,13 +133,16 @@ def report(
     elif counts.sent:
         account = site.destination.account()
         org = f"{account.name} ({account.id})"
+    scan = planned.compared.scan if planned.compared is not None else None
+    told = summary(sync.name, counts, found, limit)
     return SyncReport(
         sequence=site.sequence.name,
         sync=sync.name,
         plan_id=planned.plan_id,
         counts=counts,
         verdict=found,
-        summary=summary(sync.name, counts, found, limit),
+        scan=scan,
+        summary=told if scan is None else f"{told} {scan}",
         resync_reason=planned.resync_reason,
         problems=problems(problem_rows),
         changes=tuple(

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from seqsync_dagster.engine.options import RunOptions
 from seqsync_dagster.engine.planning import Planned
-from seqsync_dagster.engine.report import Counts, SyncReport
+from seqsync_dagster.engine.report import Counts, Scan, SyncReport
 from seqsync_dagster.engine.reporting import summary, verdict
 from seqsync_dagster.engine.site import Site, Work
 from seqsync_dagster.journal.rests import Rest
@@ -68,6 +68,7 @@ def at_rest(site: Site, sync_name: str, build: str | None, options: RunOptions) 
         api_calls=0,
         row_bearing_calls=0,
         destination="",
+        scan=None if sync.full_scan is None else Scan(False, 0, None, None),
     )
 
 
@@ -91,13 +92,20 @@ def note_rest(work: Work, room: Room, build: str | None, planned: Planned, count
         return
     connection, tables = room.connection, work.tables(room.schema)
     known = registry.read(connection, tables, work.site.sequence.name, work.sync.name)
-    if known is None or known.checksum is None or _awaited(connection, tables):
-        # Without a checksum it is not certain that model and ledger agree.
+    full_scan, scan = work.sync.full_scan, planned.compared.scan if planned.compared is not None else None
+    certain = known is not None and known.checksum is not None
+    if full_scan is not None:
+        certain = scan is not None and known is not None and known.since_mark is not None
+    if known is None or not certain or _awaited(connection, tables):
+        # Without a checksum, or a mark, it is not certain that model and ledger agree.
         return
     ledger = tables.ledger
     # A record that is gone is looked for once more.
     tried_again = sa.select(sa.func.min(ledger.c.retry_at)).where(ledger.c.state.in_([t.REJECTED, t.GONE]))
     due: datetime | None = connection.execute(tried_again).scalar_one()
+    if full_scan is not None and known.full_scan_at is not None:
+        scan_due = full_scan.after(known.full_scan_at)
+        due = scan_due if due is None else min(due, scan_due)
     rest = Rest(
         build=build,
         digest=_digest(work.site),
@@ -141,7 +149,8 @@ def _resting(counts: Counts) -> Mapping[str, int]:
         references_due=counts.references_due,
     )
     waiting = after.waiting + after.held + after.invalid + after.kept + after.skipped
-    return asdict(replace(after, unchanged=after.model - waiting))
+    # With changed_since, what waits may not be among the rows that were read.
+    return asdict(replace(after, unchanged=max(after.model - waiting, 0)))
 
 
 def _digest(site: Site) -> str:

@@ -205,6 +205,14 @@ def current_holder(database: Database, scope: Scope) -> str | None:
     return None if row is None or _is_free(row) else str(row.holder)
 
 
+def lapsed(database: Database, sequence: str) -> list[tuple[str, str]]:
+    """Leases of a sequence that nobody gave back and anybody may take: sync and holder. Raises `JournalUnavailable`."""
+    held = (_row.sequence == sequence, _row.token.is_not(None))
+    with database.read() as connection:
+        rows = connection.execute(sa.select(tables.lease, database_now().label("now")).where(*held)).all()
+    return [(row.sync, row.holder) for row in rows if _is_free(row)]
+
+
 def fence(connection: sa.Connection, lease: Lease) -> None:
     """Prove, for the rest of the transaction, that the lease is current. Raises `LeaseLost`.
 

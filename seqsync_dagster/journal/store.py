@@ -26,6 +26,7 @@ from seqsync_dagster.destinations.protocol import OUTCOME_SCHEMA, SEQ
 from seqsync_dagster.errors import StateError
 from seqsync_dagster.journal import lease as leases
 from seqsync_dagster.journal import tables
+from seqsync_dagster.journal.alerts import Alerts
 from seqsync_dagster.journal.calls import CallLedger
 from seqsync_dagster.journal.database import Database, database_now
 from seqsync_dagster.journal.failures import Failures
@@ -116,6 +117,10 @@ class Journal:
     def failures_of(self, sequence: str) -> Failures:
         """Which syncs of a sequence have failed, and since when."""
         return Failures(self._database, sequence)
+
+    def alerts_of(self, sequence: str) -> Alerts:
+        """What was told of a sequence, and what is still to be delivered."""
+        return Alerts(self._database, sequence)
 
     def rests_of(self, sequence: str) -> Rests:
         """Which syncs of a sequence have nothing to do."""

@@ -8,6 +8,9 @@
     journal_failure   syncs whose last run failed: since when and why; gone when mended
     journal_rest      syncs that have nothing to do, and until when
     journal_call      API calls of the last 24 hours by connection, where it has a budget
+    journal_alert     what each channel was told of that is not over yet
+    journal_letter    messages that are not delivered yet
+    journal_step      steps under way of sequences that have alerts; one that was killed stays
 
 On PostgreSQL they live in the warehouse's state schema (default ``seqsync``), on SQLite in the
 file. Times are seconds since 1970 in UTC by the database's clock: ``to_timestamp(x)`` and
@@ -27,7 +30,7 @@ from sqlalchemy.dialects import postgresql
 SCHEMA = "seqsync"
 """PostgreSQL schema of the tables unless the journal's URL names another one; translated to none on SQLite."""
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Version that this code reads and writes. Raise it together with an entry in `MIGRATIONS`."""
 
 
@@ -43,7 +46,17 @@ def _add_rests(connection: sa.Connection) -> None:
     rest.create(connection, checkfirst=True)
 
 
-MIGRATIONS: Mapping[int, Callable[[sa.Connection], None]] = {1: _add_calls, 2: _add_failures, 3: _add_rests}
+def _add_alerts(connection: sa.Connection) -> None:
+    for table in (alert, letter, step):
+        table.create(connection, checkfirst=True)
+
+
+MIGRATIONS: Mapping[int, Callable[[sa.Connection], None]] = {
+    1: _add_calls,
+    2: _add_failures,
+    3: _add_rests,
+    4: _add_alerts,
+}
 """From version -> the function that brings tables of that version to the next one.
 
 It runs in the transaction that also writes the new version, and may count on no other process
@@ -168,4 +181,41 @@ rest = sa.Table(
     sa.Column("finish_due", sa.Boolean, nullable=False),
     sa.Column("counts", sa.Text, nullable=False, comment="JSON."),
     comment="Syncs that have nothing to do as long as this holds.",
+)
+
+alert = sa.Table(
+    "journal_alert",
+    metadata,
+    sa.Column("sequence", sa.Text, primary_key=True),
+    sa.Column("sync", sa.Text, primary_key=True, comment="Empty: the sequence as a whole."),
+    sa.Column("channel", sa.Text, primary_key=True, comment="Digest of the channel's address."),
+    sa.Column("condition", sa.Text, primary_key=True),
+    sa.Column("since", sa.Double, nullable=False),
+    sa.Column("raised_at", sa.Double, comment="When it was told; null: it has begun, and may pass by itself."),
+    sa.Column("judged", sa.BigInteger, nullable=False, comment="Rows that were sent when rows were refused."),
+    comment="What channels were told of that is not over.",
+)
+
+letter = sa.Table(
+    "journal_letter",
+    metadata,
+    sa.Column("letter", sa.Text, primary_key=True),
+    sa.Column("sequence", sa.Text, nullable=False),
+    sa.Column("channel", sa.Text, nullable=False, comment="Digest of the channel's address."),
+    sa.Column("made_at", sa.Double, nullable=False),
+    sa.Column("text", sa.Text, nullable=False, comment="JSON."),
+    sa.Column("claimed_until", sa.Double, comment="Until then somebody is sending it."),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("reason", sa.Text, comment="Why the last try failed."),
+    comment="Messages of alerts that are not delivered yet.",
+)
+
+step = sa.Table(
+    "journal_step",
+    metadata,
+    sa.Column("sequence", sa.Text, primary_key=True),
+    sa.Column("sync", sa.Text, primary_key=True),
+    sa.Column("run_id", sa.Text, primary_key=True, comment="Dagster's."),
+    sa.Column("began_at", sa.Double, nullable=False),
+    comment="Steps under way; one that has had no last word was killed.",
 )

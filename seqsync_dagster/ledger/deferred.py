@@ -18,19 +18,25 @@ from seqsync_dagster.sequence.sync import SyncSpec
 _STANDING = (t.ACKNOWLEDGED, t.REJECTED, t.HELD)
 
 
-#: Where the parents of a sync's unfilled references are looked up: field -> ledger; None where there is none yet.
-#: A field that is not in it stays as it is.
+#: Where the parents of a sync's unfilled references are looked up: slot -> ledger; None where there is none yet.
+#: A slot that is not in it stays as it is.
 Parents = Mapping[str, sa.TableClause | None]
 
 
 def lacking_of_deferred(shape: Shape, row: Any) -> sa.ColumnElement[Any]:
     """The deferred fields that a judged row goes without, each followed by a comma."""
     text: sa.ColumnElement[Any] = sa.literal("")
-    for field, mapping in shape.parents.items():
+    for slot, mapping in shape.parents.items():
         if mapping.deferred:
-            without = sa.and_(row.c[parent_column(field)].is_not(None), row.c[ref_column(field)].is_(None))
-            text = text.concat(sa.case((without, f"{field},"), else_=""))
+            without = sa.and_(row.c[parent_column(slot)].is_not(None), row.c[ref_column(slot)].is_(None))
+            text = text.concat(sa.case((without, f"{shape.field_of(slot)},"), else_=""))
     return text
+
+
+def fields_filled_later(sync: SyncSpec) -> dict[str, tuple[str, ...]]:
+    """The fields that a row may go without, each with all of its slots."""
+    later = sync.filled_later()
+    return {field: tuple(slots) for field, slots in sync.slots().items() if not later.keys().isdisjoint(slots)}
 
 
 def lacks(plan: Any, field: str) -> sa.ColumnElement[bool]:
@@ -39,9 +45,9 @@ def lacks(plan: Any, field: str) -> sa.ColumnElement[bool]:
     return sa.func.coalesce(listed.contains(f",{field},", autoescape=True), sa.false(), type_=sa.Boolean)
 
 
-def due_reference(plan: Any, field: str) -> sa.ColumnElement[Any]:
+def due_reference(shape: Shape, plan: Any, field: str) -> sa.ColumnElement[Any]:
     """What a row of a plan of references sends in a field; null in those that stay as they are."""
-    return sa.case((lacks(plan, field), sa.cast(sa.null(), sa.Text)), else_=plan.c[ref_column(field)])
+    return sa.case((lacks(plan, field), sa.cast(sa.null(), sa.Text)), else_=shape.reference(field, plan))
 
 
 @dataclass(frozen=True)
@@ -50,42 +56,45 @@ class _Joined:
 
     source: sa.FromClause
     known: Mapping[str, sa.ColumnElement[Any]]
-    """Field -> the parent's destination id as its ledger has it."""
+    """Slot -> the parent's destination id as its ledger has it."""
     in_ledger: Mapping[str, sa.ColumnElement[bool]]
     due: Mapping[str, sa.ColumnElement[bool]]
-    """Field -> finish has something to write."""
+    """Slot -> finish has something to write."""
     waits: Mapping[str, sa.ColumnElement[bool]]
-    """Field -> finish has nothing to write yet, for want of the parent's id."""
+    """Slot -> finish has nothing to write yet, for want of the parent's id."""
     standing: sa.ColumnElement[bool]
 
 
 def _joined(tables: StateTables, sync: SyncSpec, parents: Parents) -> _Joined:
-    ledger = tables.ledger
+    ledger, slots_of = tables.ledger, sync.slots()
     source: sa.FromClause = ledger
     known: dict[str, sa.ColumnElement[Any]] = {}
     in_ledger: dict[str, sa.ColumnElement[bool]] = {}
     due: dict[str, sa.ColumnElement[bool]] = {}
     waits: dict[str, sa.ColumnElement[bool]] = {}
-    for n, (field, mapping) in enumerate(sync.filled_later().items()):
-        if field not in parents:
+    for n, (slot, mapping) in enumerate(sync.filled_later().items()):
+        if slot not in parents:
             continue
-        key, ref = ledger.c[parent_column(field)], ledger.c[ref_column(field)]
+        key, ref = ledger.c[parent_column(slot)], ledger.c[ref_column(slot)]
         # What a self-reference was sent with is the plan's affair, except where there was nothing to send.
         open_ = key.is_not(None) if mapping.deferred else sa.and_(key.is_not(None), ref.is_(None))
-        table = parents[field]
+        table = parents[slot]
         if table is None:
-            known[field], in_ledger[field] = sa.cast(sa.null(), sa.Text), sa.false()
+            known[slot], in_ledger[slot] = sa.cast(sa.null(), sa.Text), sa.false()
         else:
             parent = table.alias(f"parent{n}")
             source = source.outerjoin(parent, sa.and_(parent.c.match_key == key, open_))
-            known[field], in_ledger[field] = parent.c.dest_id, parent.c.match_key.is_not(None)
-        there = known[field].is_not(None)
-        due[field] = sa.and_(open_, there, known[field].is_distinct_from(ref))
-        waits[field] = sa.and_(open_, sa.not_(there))
+            known[slot], in_ledger[slot] = parent.c.dest_id, parent.c.match_key.is_not(None)
+        there = known[slot].is_not(None)
+        due[slot] = sa.and_(open_, there, known[slot].is_distinct_from(ref))
+        waits[slot] = sa.and_(open_, sa.not_(there))
         if mapping.if_missing == "send_empty":
             if mapping.nulls == "clear":
-                due[field] = sa.or_(due[field], sa.and_(waits[field], ref.is_not(None)))
-            waits[field] = sa.false()
+                # The record may hold a parent of another sync, which the row pointed to before.
+                together = next(slots for slots in slots_of.values() if slot in slots)
+                holds = sa.or_(*[ledger.c[ref_column(s)].is_not(None) for s in together])
+                due[slot] = sa.or_(due[slot], sa.and_(waits[slot], holds))
+            waits[slot] = sa.false()
     standing = sa.and_(ledger.c.dest_id.is_not(None), ledger.c.state.in_(_STANDING))
     return _Joined(source, known, in_ledger, due, waits, standing)
 
@@ -142,14 +151,18 @@ def write_reference_plan(
     connection.execute(sa.text(f'DROP TABLE IF EXISTS "{plan.schema}"."{plan.name}"'))
     lacking: sa.ColumnElement[str] = sa.literal("")
     refs: list[sa.ColumnElement[Any]] = []
-    for field in sync.filled_later():
-        sent: sa.ColumnElement[Any] = ledger.c[ref_column(field)]
-        goes = joined.due.get(field, sa.false())
+    fields = fields_filled_later(sync)
+    for field, slots in fields.items():
+        due = {slot: joined.due[slot] for slot in slots if slot in joined.due}
+        goes = sa.or_(sa.false(), *due.values())
         lacking = lacking.concat(sa.case((goes, ""), else_=f"{field},"))
-        new = sa.case((goes, joined.known[field]), else_=sent) if field in joined.known else sent
-        refs.append(new.label(ref_column(field)))
+        for slot in slots:
+            now_known = [(due[slot], joined.known[slot])] if slot in due else []
+            # With one parent filled in, the field holds none of another sync any more.
+            emptied = (goes, sa.cast(sa.null(), sa.Text))
+            refs.append(sa.case(*now_known, emptied, else_=ledger.c[ref_column(slot)]).label(ref_column(slot)))
     # Rows of one parent go together: batches that share a parent would fight for its lock.
-    together = [ledger.c[parent_column(f)] for f in sync.filled_later()]
+    together = [ledger.c[parent_column(slot)] for slots in fields.values() for slot in slots]
     seq = sa.func.row_number().over(order_by=[lacking, *together, ledger.c.match_key])
     connection.execute(
         sa.select(
@@ -165,7 +178,7 @@ def write_reference_plan(
             sa.cast(sa.null(), sa.Text).label("message"),
             sa.func.nullif(lacking, "", type_=sa.Text).label("lacking"),
             *[ledger.c[key_column(k)] for k in shape.keys],
-            *[ledger.c[parent_column(f)] for f in sync.filled_later()],
+            *together,
             *refs,
         )
         .select_from(joined.source)
@@ -184,16 +197,16 @@ def unfilled_rows(
     joined, ledger = _joined(tables, sync, parents), tables.ledger
     counts: dict[str, int] = {}
     samples: list[Mapping[str, Any]] = []
-    for field, mapping in sync.filled_later().items():
-        if field not in joined.waits or mapping.if_missing == "send_empty":
+    for slot, mapping in sync.filled_later().items():
+        if slot not in joined.waits or mapping.if_missing == "send_empty":
             continue
-        where = [joined.standing, joined.waits[field]]
+        where, field = [joined.standing, joined.waits[slot]], sync.field_of(slot)
         count = connection.execute(sa.select(sa.func.count()).select_from(joined.source).where(*where)).scalar_one()
         if not count:
             continue
         status = "held" if mapping.if_missing == "hold" else "rejected"
         counts[status] = counts.get(status, 0) + count
-        known = joined.in_ledger[field]
+        known = joined.in_ledger[slot]
         pending = f"{field}: the parent in {mapping.parent} has no destination id yet: "
         missing = f"{field}: the parent is not in the model of {mapping.parent}: "
         shown = (
@@ -201,7 +214,7 @@ def unfilled_rows(
                 ledger.c.match_key.label("key"),
                 sa.literal(status).label("status"),
                 sa.case((known, "PARENT_PENDING"), else_="PARENT_MISSING").label("code"),
-                sa.case((known, pending), else_=missing).concat(ledger.c[parent_column(field)]).label("message"),
+                sa.case((known, pending), else_=missing).concat(ledger.c[parent_column(slot)]).label("message"),
             )
             .select_from(joined.source)
             .where(*where)
@@ -259,7 +272,9 @@ def write_filled(
         "settled_at": sa.cast(now, sa.DateTime(timezone=True)),
         **{c: sa.case((tells, o.c[c]), else_=own.c[c]) for c in ("code", "message", "error_class")},
         **{
-            ref_column(f): sa.case((taken, p.c[ref_column(f)]), else_=own.c[ref_column(f)]) for f in sync.filled_later()
+            ref_column(slot): sa.case((taken, p.c[ref_column(slot)]), else_=own.c[ref_column(slot)])
+            for slots in fields_filled_later(sync).values()
+            for slot in slots
         },
     }
     columns = [new[c.name].label(c.name) if c.name in new else c for c in own.c]

@@ -95,6 +95,37 @@ def write_delta(
     temporary(connection, DELTA, _payload(d, model, sync, names, case_sensitive))
 
 
+def delta_of(
+    connection: sa.Connection,
+    model: Model,
+    sync: SyncSpec,
+    rows: sa.FromClause,
+    where: sa.ColumnElement[bool],
+    case_sensitive: Mapping[str, bool],
+    *,
+    more: bool = False,
+) -> None:
+    """Make DELTA of these rows of the model, unchanged ones too. `more`: add them to it."""
+    columns = sorted(sync.columns())
+    names = {c: f"m{i}" for i, c in enumerate(columns)}
+    d = (
+        sa.select(
+            fingerprint(model, sync).label("fingerprint"),
+            sa.cast(sa.null(), sa.BigInteger).label("old_fingerprint"),
+            *[model.column(c).label(n) for c, n in names.items()],
+        )
+        .select_from(rows)
+        .where(where)
+        .cte("d")
+    )
+    payload = _payload(d, model, sync, names, case_sensitive)
+    if more:
+        delta = delta_table(Shape.of(sync))
+        connection.execute(sa.insert(delta).from_select([c.name for c in payload.selected_columns], payload))
+    else:
+        temporary(connection, DELTA, payload)
+
+
 def add_exact_twins(
     connection: sa.Connection, model: Model, sync: SyncSpec, case_sensitive: Mapping[str, bool]
 ) -> None:

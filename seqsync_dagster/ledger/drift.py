@@ -45,12 +45,12 @@ def write_expected(room: Room, model: Model, sync: SyncSpec, tables: StateTables
     was sent, which is what was acknowledged.
     """
     connection, ledger, shape = room.connection, tables.ledger, Shape.of(sync)
-    parents = [f for f in fields if f in shape.parents]
+    parents = {f: shape.reference(f, ledger).label(ref_column(f)) for f in fields if f in shape.slots}
     values = {f: shape.values[f] for f in fields if f in shape.values}
     # Binary order: that of the ids in the destination.
     number = sa.func.row_number().over(order_by=sa.collate(ledger.c.dest_id, "C"))
     watched = sa.and_(ledger.c.dest_id.is_not(None), ledger.c.state.in_(_WATCHED))
-    narrow = [ledger.c.match_key, ledger.c.dest_id, ledger.c.fingerprint, *[ledger.c[ref_column(f)] for f in parents]]
+    narrow = [ledger.c.match_key, ledger.c.dest_id, ledger.c.fingerprint, *parents.values()]
     # Numbered before the values join: a window over wide rows would hold them all in memory.
     temporary(connection, _RECORDS, sa.select(number.label("n"), *narrow).where(watched))
     records = sa.table(_RECORDS, sa.column("n", sa.BigInteger), *[sa.column(c.name, c.type) for c in narrow])
@@ -104,7 +104,7 @@ def expected_page(
     for field in fields:
         if field in shape.constants:
             values.append(sa.literal(shape.constants[field].constant).label(value_column(field)))
-        elif field in shape.parents:
+        elif field in shape.slots:
             values.append(rows.c[ref_column(field)].label(value_column(field)))
         else:
             values.append(rows.c[value_column(field)])

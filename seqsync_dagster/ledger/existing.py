@@ -52,7 +52,7 @@ def by_column(number: int) -> str:
 def judged(sync: SyncSpec) -> sa.TableClause:
     """The table of judged rows."""
     shape = Shape.of(sync)
-    own = [f for f, m in shape.parents.items() if m.parent == sync.name]
+    own = [slot for slot, m in shape.parents.items() if m.parent == sync.name]
     texts = ("status", "code", "message", "operation", "dest_id", "match_key", "match_text")
     return sa.table(
         JUDGED,
@@ -158,13 +158,13 @@ def write_pairs(room: Room, sync: SyncSpec, fields: Sequence[str], total: int) -
             values.append(j.c[value_column(field)])
         elif field in shape.lookups:
             values.append(j.c[ref_column(field)].label(value_column(field)))
-        elif field in shape.parents:
-            ref: sa.ColumnElement[Any] = j.c[ref_column(field)]
-            if shape.parents[field].parent == sync.name:
+        elif field in shape.slots:
+            ref = shape.reference(field, j)
+            for slot in (s for s in shape.slots[field] if shape.parents[s].parent == sync.name):
                 parent = m.alias(f"parent{number}")
-                source = source.outerjoin(parent, parent.c.match_key == j.c[parent_column(field)])
+                source = source.outerjoin(parent, parent.c.match_key == j.c[parent_column(slot)])
                 ref = sa.func.coalesce(ref, parent.c.dest_id)
-                settled.append(sa.or_(j.c[t.blocked_column(field)].is_(None), parent.c.dest_id.is_not(None)))
+                settled.append(sa.or_(j.c[t.blocked_column(slot)].is_(None), parent.c.dest_id.is_not(None)))
             values.append(ref.label(ref_column(field)))
     held = [r.c[held_column(i)] for i in range(len(fields))]
     selected = sa.select(
@@ -395,11 +395,11 @@ def _judge_again(connection: sa.Connection, sync: SyncSpec, verdicts: sa.Select[
     found = v.c.match_key.is_not(None)
     new: dict[str, sa.ColumnElement[Any]] = {c: j.c[c] for c in names}
     new |= {c: sa.case((found, v.c[c]), else_=j.c[c]) for c in changed}
-    for n, (field, mapping) in enumerate(Shape.of(sync).parents.items()):
+    for n, (slot, mapping) in enumerate(Shape.of(sync).parents.items()):
         if mapping.parent == sync.name:
             parent = v.alias(f"parent{n}")
-            source = source.outerjoin(parent, parent.c.match_key == j.c[parent_column(field)])
-            ref, blocked = ref_column(field), t.blocked_column(field)
+            source = source.outerjoin(parent, parent.c.match_key == j.c[parent_column(slot)])
+            ref, blocked = ref_column(slot), t.blocked_column(slot)
             new[ref] = sa.func.coalesce(j.c[ref], parent.c.dest_id)
             new[blocked] = sa.case((parent.c.dest_id.is_(None), j.c[blocked]), else_=sa.cast(sa.null(), sa.Text))
     again = f"{JUDGED}_again"

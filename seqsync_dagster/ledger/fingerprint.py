@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from seqsync_dagster.ledger.moments import zone_that_counts
 from seqsync_dagster.ledger.tables import Shape
-from seqsync_dagster.sequence.mappings import ParentLookup, RecordLookup
+from seqsync_dagster.sequence.mappings import ParentLookup, ParentsLookup, RecordLookup
 from seqsync_dagster.sequence.sync import SyncSpec
 from seqsync_dagster.warehouse.hashing import row_hash
 
@@ -114,7 +114,8 @@ def mapping_digest(sync: SyncSpec, types: Mapping[str, str]) -> str:
 
 def policy_digest(sync: SyncSpec) -> str:
     """Changes when rows that wait or left would be judged differently, though none would be sent differently."""
-    missing = {f: m.if_missing for f, m in sync.mappings() if isinstance(m, ParentLookup | RecordLookup)}
+    referring = (ParentLookup, ParentsLookup, RecordLookup)
+    missing = {f: m.if_missing for f, m in sync.mappings() if isinstance(m, referring)}
     content: list[Any] = [sync.mode, sync.removed, sync.delete_adopted, missing]
     # Only what is not the default, so that ledgers of releases that did not know it stay what they are.
     if sync.on_gone != "report":

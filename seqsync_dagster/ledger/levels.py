@@ -25,7 +25,7 @@ _LOWEST = ("seqsync_lowest0", "seqsync_lowest1")
 
 
 def own_lookups(sync: SyncSpec) -> dict[str, ParentLookup]:
-    """The self-references that order a sync's rows."""
+    """By slot, the self-references that order a sync's rows."""
     return {f: m for f, m in Shape.of(sync).parents.items() if m.parent == sync.name and not m.deferred}
 
 
@@ -39,14 +39,16 @@ def write_levels(connection: sa.Connection, sync: SyncSpec) -> None:
     """
     lookups = own_lookups(sync)
     if lookups:
-        _Levels(connection, lookups).write()
+        _Levels(connection, lookups, {slot: sync.field_of(slot) for slot in lookups}).write()
 
 
 class _Levels:
     """The tables that the statements of one sync speak of."""
 
-    def __init__(self, connection: sa.Connection, lookups: Mapping[str, ParentLookup]) -> None:
-        self.connection, self.lookups = connection, lookups
+    def __init__(
+        self, connection: sa.Connection, lookups: Mapping[str, ParentLookup], fields: Mapping[str, str]
+    ) -> None:
+        self.connection, self.lookups, self.fields = connection, lookups, fields
         self.blocked = {f: sa.column(t.blocked_column(f), sa.Text) for f in lookups}
         self.judged = sa.table(
             _JUDGED, sa.column("match_key", sa.Text), sa.column("status", sa.Text), *self.blocked.values()
@@ -145,7 +147,7 @@ class _Levels:
         lacking: sa.ColumnElement[str] = sa.literal("")
         for field in self.lookups:
             waits = sa.and_(sa.not_(self._free(field)), sa.not_(self._placed(field)))
-            lacking = lacking.concat(sa.case((waits, f"{field},"), else_=""))
+            lacking = lacking.concat(sa.case((waits, f"{self.fields[field]},"), else_=""))
         rows = sa.select(self.judged.c.match_key, sa.cast(level, sa.Integer), lacking)
         self._insert(rows.where(self.judged.c.match_key.in_(broken)))
         return self._count(self.levels, self.levels.c.level == level) > 0

@@ -44,12 +44,12 @@ def remembered_types(mapping: str | None, digest: str | None) -> dict[str, str]:
     return dict((_read(mapping, digest) or {}).get("types", {}))
 
 
-def same_parent(mapping: str | None, sync: SyncSpec, field: str) -> bool:
+def same_parent(mapping: str | None, sync: SyncSpec, slot: str) -> bool:
     """Whether the ledger's keys of a lookup's parents are those of the parent that the YAML names now."""
     if mapping is None:
         return True
-    lookup = sync.parent_lookups()[field]
-    return list(json.loads(mapping).get("parents", {}).get(field, ()))[:2] == [lookup.parent, list(lookup.from_)]
+    lookup = sync.parent_lookups()[slot]
+    return list(json.loads(mapping).get("parents", {}).get(slot, ()))[:2] == [lookup.parent, list(lookup.from_)]
 
 
 def sent_by_another(mapping: str | None, digest: str | None, sync: SyncSpec) -> bool:
@@ -91,7 +91,16 @@ def taken_out(mapping: str | None, digest: str | None, sync: SyncSpec, types: Ma
         if any(then[kind].get(f) != m for f, m in now[kind].items()):
             return None
         gone += [f for f in then[kind] if f not in now[kind]]
+    gone = list(dict.fromkeys(_field(slot, then["parents"]) for slot in gone))
+    if any(_field(slot, now["parents"]) in gone for slot in now["parents"]):
+        # One of several parents that a field could point to: rows that pointed there point to nothing now.
+        return None
     return TakenOut(tuple(gone), then["types"]) if gone else None
+
+
+def _field(slot: str, parents: Mapping[str, Any]) -> str:
+    """The field of a slot; any other field as it is. See `SyncSpec.slots`."""
+    return slot.removesuffix(f".{parents[slot][0]}") if slot in parents else slot
 
 
 def _read(mapping: str | None, digest: str | None) -> dict[str, Any] | None:
@@ -131,8 +140,11 @@ def _fields(content: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, str]]]
         yield field, ([column, nulls, *write], f"column {column!r}{_nulls(nulls)}{when}")
     for field, digest in content["constants"].items():
         yield field, (digest, "a constant")
-    for field, (parent, columns, nulls) in content["parents"].items():
-        yield field, ([parent, columns, nulls], f"parent {parent!r} by {', '.join(columns)}{_nulls(nulls)}")
+    parents: dict[str, list[Any]] = {}
+    for slot, found in sorted(content["parents"].items()):
+        parents.setdefault(_field(slot, content["parents"]), []).append(found)
+    for field, several in parents.items():
+        yield field, (several, " or ".join(f"parent {p!r} by {', '.join(c)}{_nulls(n)}" for p, c, n in several))
     for field, (lookup, by, column, nulls, *value) in content["lookups"].items():
         source = "a constant" if value else column
         yield field, ([lookup, by, column, nulls, *value], f"{lookup} by {by} = {source}{_nulls(nulls)}")

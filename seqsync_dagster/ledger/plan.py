@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import combinations
 from typing import Any
 
 import sqlalchemy as sa
@@ -59,6 +60,8 @@ class PlanRequest:
     """The operator asked for every row to be sent again."""
     now: datetime
     limit: int | None
+    by_key: bool = False
+    """The differences are all rows of some keys, those that are as they were acknowledged among them."""
 
 
 def found_table() -> sa.TableClause:
@@ -107,7 +110,7 @@ def write_plan(room: Room, request: PlanRequest, prepared: Parts) -> None:
 class _Reference:
     """How one lookup resolves in the judging statement."""
 
-    field: str
+    slot: str
     key: sa.ColumnElement[Any]
     dest_id: sa.ColumnElement[Any]
     missing: sa.ColumnElement[bool]
@@ -129,11 +132,11 @@ def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
     joined = joined.outerjoin(asked, asked.c.match_key == d.c.match_key)
     found = found_table()
     references: list[_Reference] = []
-    for n, (field, mapping) in enumerate(shape.parents.items()):
+    for n, (slot, mapping) in enumerate(shape.parents.items()):
         if mapping.deferred:
-            reference, joined = _deferred(request, joined, d, n, field, mapping.parent)
+            reference, joined = _deferred(request, joined, d, n, slot, mapping.parent)
         else:
-            reference, joined = _parent(connection, request, joined, d, n, field, mapping.parent, mapping.if_missing)
+            reference, joined = _parent(connection, request, joined, d, n, slot, mapping.parent, mapping.if_missing)
         references.append(reference)
     for n, (field, lookup) in enumerate(shape.lookups.items()):
         f = found.alias(f"found{n}")
@@ -203,8 +206,8 @@ def _write_judged(connection: sa.Connection, request: PlanRequest) -> None:
             sa.case(*[(c, m) for c, _, _, m in verdicts], else_=sa.cast(sa.null(), sa.Text)).label("message"),
             operation.label("operation"),
             dest_id.label("dest_id"),
-            *[sa.cast(r.dest_id, sa.Text).label(ref_column(r.field)) for r in references],
-            *[r.blocked_by.label(t.blocked_column(r.field)) for r in references if r.blocked_by is not None],
+            *[sa.cast(r.dest_id, sa.Text).label(ref_column(r.slot)) for r in references],
+            *[r.blocked_by.label(t.blocked_column(r.slot)) for r in references if r.blocked_by is not None],
         )
         .select_from(joined)
         .where(d.c.fingerprint.is_not(None))
@@ -237,18 +240,18 @@ def _parent(
     joined: sa.FromClause,
     d: sa.TableClause,
     n: int,
-    field: str,
+    slot: str,
     parent: str,
     if_missing: IfMissing,
 ) -> tuple[_Reference, sa.FromClause]:
-    key = d.c[parent_column(field)]
+    key, field = d.c[parent_column(slot)], request.sync.field_of(slot)
     own = parent == request.sync.name
     table = request.tables.ledger if own else request.parent_ledgers.get(parent)
     shown = "***" if request.sync.is_sensitive(field) else key
     if table is None:
         return (
             _Reference(
-                field,
+                slot,
                 key,
                 sa.cast(sa.null(), sa.Text),
                 key.is_not(None),
@@ -286,14 +289,14 @@ def _parent(
         )
         .concat(shown)
     )
-    return _Reference(field, key, ledger.c.dest_id, missing, known, if_missing, message, blocked_by=blocked), joined
+    return _Reference(slot, key, ledger.c.dest_id, missing, known, if_missing, message, blocked_by=blocked), joined
 
 
 def _deferred(
-    request: PlanRequest, joined: sa.FromClause, d: sa.TableClause, n: int, field: str, parent: str
+    request: PlanRequest, joined: sa.FromClause, d: sa.TableClause, n: int, slot: str, parent: str
 ) -> tuple[_Reference, sa.FromClause]:
     """A lookup that no row waits for: the parent's id where it is known, judged by finish where it is not."""
-    key = d.c[parent_column(field)]
+    key = d.c[parent_column(slot)]
     table = request.tables.ledger if parent == request.sync.name else request.parent_ledgers.get(parent)
     dest_id: sa.ColumnElement[Any] = sa.cast(sa.null(), sa.Text)
     if table is not None:
@@ -301,10 +304,27 @@ def _deferred(
         joined = joined.outerjoin(ledger, ledger.c.match_key == key)
         dest_id = ledger.c.dest_id
     never = sa.false()
-    return _Reference(field, key, dest_id, never, never, "send_empty", sa.literal("")), joined
+    return _Reference(slot, key, dest_id, never, never, "send_empty", sa.literal("")), joined
 
 
 _Verdict = tuple[sa.ColumnElement[bool], str, str, Any]
+
+
+def _several_parents(sync: SyncSpec, d: sa.TableClause) -> Iterator[_Verdict]:
+    """Rows that say two parents at once for a field that holds one."""
+    for field, lookups in sync.slots().items():
+        keys = {slot: d.c[parent_column(slot)] for slot in lookups}
+        filled = [key.is_not(None) for key in keys.values()]
+        pairs = [sa.and_(*pair) for pair in combinations(filled, 2)]
+        if not pairs:
+            continue
+        said: sa.ColumnElement[str] = sa.literal(f"{field}: the row has more than one parent, and the field holds one:")
+        for slot, key in keys.items():
+            shown = sa.literal("***") if sync.is_sensitive(field) else key
+            of = sa.literal(f" {lookups[slot].parent} ").concat(shown).concat(";")
+            said = said.concat(sa.case((key.is_not(None), of), else_=""))
+        columns = " and ".join("/".join(lookup.from_) for lookup in lookups.values())
+        yield sa.or_(*pairs), t.REFUSED, "SEVERAL_PARENTS", said.concat(f" leave only one of {columns} filled")
 
 
 def _verdicts(
@@ -324,6 +344,10 @@ def _verdicts(
     if inserts or (request.named and not request.resync):
         same = sa.and_(ledger.c.state == t.ACKNOWLEDGED, ledger.c.fingerprint == d.c.fingerprint)
         verdicts.append((same, t.UNCHANGED, "", ""))
+    if request.by_key:
+        # One that was refused, held or skipped, and has its acknowledged values again, waits for nothing.
+        again = ledger.c.state.in_([t.ACKNOWLEDGED, t.REJECTED, t.HELD, t.SKIPPED])
+        verdicts.append((sa.and_(again, ledger.c.fingerprint == d.c.fingerprint), t.UNCHANGED, "", ""))
     verdicts.append((skipped(asked, d.c.fingerprint), t.SKIPPED, "SKIPPED", asked.c.told))
     waits = sa.not_(released(asked, ledger))
     if matched_by_another is not None:
@@ -332,6 +356,7 @@ def _verdicts(
         verdicts.append((ledger.c.dest_id.is_not(None), t.KEPT, "NOT_UPDATED", _KEPT))
     if request.sync.once_at_most and not request.named:
         verdicts.append((ledger.c.state == t.UNRESOLVED, t.WAITING, "UNRESOLVED", _UNRESOLVED))
+    verdicts += _several_parents(request.sync, d)
     for r in references:
         if r.unusable is not None:
             verdicts.append((r.unusable.is_not(None), t.REFUSED, "LOOKUP_UNUSABLE", r.unusable))
@@ -428,7 +453,7 @@ def _numbered(room: Room, request: PlanRequest) -> Parts:
     )
     # Only rows of a hierarchy can be without a number, and then no level was found for them.
     unplaced = sa.and_(goes, numbers.c.seq.is_(None))
-    no_level = f"{''.join(own[:1])}: the parent row is itself held, invalid, refused or skipped"
+    no_level = f"{''.join(map(shape.field_of, own[:1]))}: the parent row is itself held, invalid, refused or skipped"
     selected = sa.select(
         numbers.c.seq,
         sa.case((unplaced, t.HELD_PENDING), else_=judged.c.status).label("status"),

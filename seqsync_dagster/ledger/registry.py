@@ -48,6 +48,10 @@ class Registered:
     """See `mapping_change.remembered_mapping`."""
     settled_at: datetime | None = None
     """When the latest run was settled."""
+    since_of: str | None = None
+    since_mark: str | None = None
+    full_scan_at: datetime | None = None
+    """See the columns of ``syncs``."""
 
 
 def read(connection: sa.Connection, tables: StateTables, sequence: str, sync: str) -> Registered | None:
@@ -89,6 +93,9 @@ def read(connection: sa.Connection, tables: StateTables, sequence: str, sync: st
         plan_spec=row["plan_spec"],
         mapping=row.get("mapping"),
         settled_at=row["settled_at"],
+        since_of=row.get("since_of"),
+        since_mark=row.get("since_mark"),
+        full_scan_at=row.get("full_scan_at"),
     )
 
 

@@ -19,12 +19,12 @@ _KEPT = "seqsync_kept"
 
 @dataclass(frozen=True)
 class Pointer:
-    """A child's ledger, and its columns that hold keys of the sync whose records are to go."""
+    """A child's ledger, and its slots that hold keys of the sync whose records are to go."""
 
     ledger: sa.TableClause
     fields: Sequence[str]
     filled_later: Sequence[str] = ()
-    """Of these, fields that finish fills in: until it has, records hold the reference that was sent before."""
+    """Of these, slots that finish fills in: until it has, records hold the reference that was sent before."""
 
 
 def _pointed_at(tables: StateTables, pointers: Sequence[Pointer]) -> sa.ColumnElement[bool]:

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from seqsync_dagster.ledger import tables as t
-from seqsync_dagster.ledger.deferred import due_reference
+from seqsync_dagster.ledger.deferred import due_reference, fields_filled_later
 from seqsync_dagster.ledger.levels import own_lookups
 from seqsync_dagster.ledger.tables import Shape, StateTables, parent_column, ref_column, value_column
 from seqsync_dagster.sequence.sync import SyncSpec
@@ -55,7 +55,7 @@ def page(tables: StateTables, sync: SyncSpec, operation: str, first: int, last: 
     p, o = tables.plan, tables.outcome
     columns: list[sa.ColumnElement[Any]] = [p.c.seq]
     if operation == t.REFERENCE:
-        filled = [due_reference(p, f).label(f) for f in sync.filled_later()]
+        filled = [due_reference(shape, p, f).label(f) for f in fields_filled_later(sync)]
         return sa.select(p.c.seq, p.c.dest_id, *filled).where(p.c.seq.between(first, last)).order_by(p.c.seq)
     source: sa.FromClause = p
     where: list[sa.ColumnElement[bool]] = [p.c.status == t.SEND, p.c.seq.between(first, last)]
@@ -71,21 +71,23 @@ def page(tables: StateTables, sync: SyncSpec, operation: str, first: int, last: 
                 columns.append(p.c[value_column(field)].label(field))
             elif field in shape.constants:
                 columns.append(sa.literal(shape.constants[field].constant).label(field))
-            elif field in own:
+            elif slot := next((s for s in shape.slots.get(field, ()) if s in own), None):
                 parent, got = p.alias(f"parent{n}"), o.alias(f"given{n}")
                 source = source.outerjoin(
                     parent,
                     sa.and_(
-                        p.c[ref_column(field)].is_(None),
-                        parent.c.match_key == p.c[parent_column(field)],
+                        p.c[ref_column(slot)].is_(None),
+                        parent.c.match_key == p.c[parent_column(slot)],
                         parent.c.status == t.SEND,
                         # Where a loop is broken the parent goes later.
                         parent.c.level < p.c.level,
                     ),
                 ).outerjoin(got, sa.and_(got.c.seq == parent.c.seq, got.c.code.is_(None)))
-                columns.append(sa.func.coalesce(p.c[ref_column(field)], got.c.dest_id).label(field))
-                if shape.parents[field].if_missing != "send_empty":
+                columns.append(sa.func.coalesce(shape.reference(field, p), got.c.dest_id).label(field))
+                if shape.parents[slot].if_missing != "send_empty":
                     where.append(sa.or_(parent.c.seq.is_(None), got.c.dest_id.is_not(None)))
+            elif field in shape.slots:
+                columns.append(shape.reference(field, p).label(field))
             else:
                 columns.append(p.c[ref_column(field)].label(field))
     return sa.select(*columns).select_from(source).where(*where).order_by(p.c.seq)

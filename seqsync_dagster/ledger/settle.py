@@ -254,22 +254,22 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         "settled_at": sa.cast(s.now, sa.DateTime(timezone=True)),
         **{key_column(k): p.c[key_column(k)] for k in shape.keys},
         **{
-            parent_column(f): sa.case(
-                (acknowledged, p.c[parent_column(f)]),
+            parent_column(slot): sa.case(
+                (acknowledged, p.c[parent_column(slot)]),
                 # An emptied lookup points at nobody, so it keeps no parent from being removed.
-                *([(cleared, null_text)] if f in emptied else []),
-                else_=own.c[parent_column(f)],
+                *([(cleared, null_text)] if shape.field_of(slot) in emptied else []),
+                else_=own.c[parent_column(slot)],
             )
-            for f in shape.parents
+            for slot in shape.parents
         },
         **{
-            ref_column(f): sa.case(
-                (lacks(p, f), own.c[ref_column(f)]),
-                (acknowledged, p.c[ref_column(f)]),
-                *([(cleared, null_text)] if f in emptied else []),
-                else_=own.c[ref_column(f)],
+            ref_column(slot): sa.case(
+                (lacks(p, shape.field_of(slot)), own.c[ref_column(slot)]),
+                (acknowledged, p.c[ref_column(slot)]),
+                *([(cleared, null_text)] if shape.field_of(slot) in emptied else []),
+                else_=own.c[ref_column(slot)],
             )
-            for f in shape.parents
+            for slot in shape.parents
         },
     }
     # An acknowledged record whose key is now shared keeps its row as it is.
@@ -310,26 +310,24 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
 
 def _note_own_parents(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
     # The id of a parent that went with the same run was not known when the plan was written.
-    ledger, p = tables.ledger, tables.plan
-    for field, mapping in Shape.of(s.sync).parents.items():
+    ledger, p, shape = tables.ledger, tables.plan, Shape.of(s.sync)
+    for slot, mapping in shape.parents.items():
         if mapping.parent == s.sync.name:
             parent = ledger.alias("parent")
-            without = sa.exists().where(p.c.match_key == ledger.c.match_key, lacks(p, field))
+            without = sa.exists().where(p.c.match_key == ledger.c.match_key, lacks(p, shape.field_of(slot)))
             given = (
-                sa.select(parent.c.dest_id)
-                .where(parent.c.match_key == ledger.c[parent_column(field)])
-                .scalar_subquery()
+                sa.select(parent.c.dest_id).where(parent.c.match_key == ledger.c[parent_column(slot)]).scalar_subquery()
             )
             connection.execute(
                 sa.update(ledger)
                 .where(
                     ledger.c.run_id == s.run_id,
                     ledger.c.state == t.ACKNOWLEDGED,
-                    ledger.c[parent_column(field)].is_not(None),
-                    ledger.c[ref_column(field)].is_(None),
+                    ledger.c[parent_column(slot)].is_not(None),
+                    ledger.c[ref_column(slot)].is_(None),
                     sa.not_(without),
                 )
-                .values({ref_column(field): given})
+                .values({ref_column(slot): given})
             )
 
 
@@ -345,15 +343,17 @@ def _arrivals(connection: sa.Connection, tables: StateTables) -> int:
 def _clear_stale_states(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
     # A row that was refused or held and now stands in the model with its acknowledged values again waits for
     # nothing: it is not in the plan, because it does not differ.
-    if not (s.completed and s.registry and s.registry.get("model_rows") is not None):
-        return
+    # Or it is there as unchanged, because its key was read.
     ledger, p = tables.ledger, tables.plan
+    in_plan = sa.exists().where(p.c.match_key == ledger.c.match_key)
+    as_it_was = in_plan.where(p.c.status == t.UNCHANGED, p.c.fingerprint == ledger.c.fingerprint)
+    whole = s.completed and s.registry is not None and s.registry.get("model_rows") is not None
     connection.execute(
         sa.update(ledger)
         .where(
             ledger.c.state.in_([t.REJECTED, t.HELD, t.SKIPPED]),
             ledger.c.fingerprint.is_not(None),
-            sa.not_(sa.exists().where(p.c.match_key == ledger.c.match_key)),
+            sa.or_(as_it_was, sa.not_(in_plan)) if whole else as_it_was,
         )
         .values(
             state=t.ACKNOWLEDGED,

@@ -89,9 +89,9 @@ def value_column(field: str) -> str:
     return _named("value", field)
 
 
-def parent_column(field: str) -> str:
-    """Ledger and plan column of the parent's key (its match_key) behind a lookup."""
-    return _named("parent", field)
+def parent_column(slot: str) -> str:
+    """Ledger and plan column of the parent's key (its match_key) behind a lookup; see `SyncSpec.slots`."""
+    return _named("parent", slot)
 
 
 def lookup_column(field: str) -> str:
@@ -99,14 +99,14 @@ def lookup_column(field: str) -> str:
     return _named("lookup", field)
 
 
-def ref_column(field: str) -> str:
+def ref_column(slot: str) -> str:
     """Plan column of the destination id a reference resolves to; ledger column of the parent's id as it was sent."""
-    return _named("ref", field)
+    return _named("ref", slot)
 
 
-def blocked_column(field: str) -> str:
+def blocked_column(slot: str) -> str:
     """Column of the key of a parent that goes with the same plan, while judging."""
-    return _named("blocked", field)
+    return _named("blocked", slot)
 
 
 def shown_column(field: str) -> str:
@@ -122,6 +122,9 @@ class Shape:
     values: dict[str, ColumnMapping]
     constants: dict[str, ConstantMapping]
     parents: dict[str, ParentLookup]
+    """By slot: a field that may point to several parents has several."""
+    slots: dict[str, tuple[str, ...]]
+    """Field that points to a sync's record -> its slots."""
     lookups: dict[str, RecordLookup]
 
     @classmethod
@@ -132,7 +135,18 @@ class Shape:
             found: dict[str, FieldMapping] = {f: m for f, m in sync.mappings() if isinstance(m, wanted)}
             return found
 
-        return cls(sync.key, kind(ColumnMapping), kind(ConstantMapping), kind(ParentLookup), kind(RecordLookup))
+        slots = {field: tuple(lookups) for field, lookups in sync.slots().items()}
+        values, constants = kind(ColumnMapping), kind(ConstantMapping)
+        return cls(sync.key, values, constants, sync.parent_lookups(), slots, kind(RecordLookup))
+
+    def field_of(self, slot: str) -> str:
+        """The field that a slot belongs to."""
+        return next(field for field, slots in self.slots.items() if slot in slots)
+
+    def reference(self, field: str, row: Any) -> sa.ColumnElement[Any]:
+        """What a field points to in a row with reference columns: at most one of its slots is filled there."""
+        refs = [row.c[ref_column(slot)] for slot in self.slots[field]]
+        return refs[0] if len(refs) == 1 else sa.func.coalesce(*refs, type_=sa.Text)
 
 
 @dataclass(frozen=True)
@@ -266,6 +280,10 @@ def _syncs_columns() -> list[sa.Column[Any]]:
         sa.Column("settled_at", sa.DateTime(timezone=True)),
         # JSON of what mapping_digest is the digest of. Added to ledgers of earlier releases by `registry.migrate`.
         sa.Column("mapping", sa.Text),
+        # With changed_since; added likewise. The column, its type and the relation that the next two are of.
+        sa.Column("since_of", sa.Text),
+        sa.Column("since_mark", sa.Text),  # the latest change that a settled run has seen, as ISO 8601 text
+        sa.Column("full_scan_at", sa.DateTime(timezone=True)),  # when the last settled full scan began
     ]
 
 

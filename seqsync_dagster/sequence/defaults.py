@@ -54,8 +54,10 @@ def _mentioned(fields: Any) -> Iterator[Any]:
     for field, mapping in fields.items():
         yield field
         if isinstance(mapping, Mapping):
-            for name in ("column", "from"):
-                yield from _listed(mapping.get(name))
+            several = mapping.get("parents")
+            for source in (mapping, *(several if isinstance(several, list) else ())):
+                for name in ("column", "from") if isinstance(source, Mapping) else ():
+                    yield from _listed(source.get(name))
         else:
             yield from _listed(mapping)
 

@@ -24,16 +24,17 @@ def check(sequence: SequenceSpec) -> None:
             raise ValueError("a sync cannot be named 'finish': that is the sequence's closing asset.")
         by_name[sync.name] = sync
     for sync in sequence.syncs:
-        for parent, fields in sync.parents().items():
+        for parent, slots in sync.parents().items():
+            field = sync.field_of(slots[0])
             if parent not in by_name:
                 raise ValueError(
-                    f"sync {sync.name!r}: {fields[0]} points to the parent {parent!r}, "
+                    f"sync {sync.name!r}: {field} points to the parent {parent!r}, "
                     f"which is no sync of this sequence.{nearest(parent, by_name)} "
                     f"Syncs: {', '.join(by_name)}."
                 )
             if by_name[parent].mode == "delete":
                 raise ValueError(
-                    f"sync {sync.name!r}: {fields[0]} points to the parent {parent!r}, whose rows are those of deleted "
+                    f"sync {sync.name!r}: {field} points to the parent {parent!r}, whose rows are those of deleted "
                     "records (mode: delete)."
                 )
             _check_width(sync, by_name[parent])
@@ -43,11 +44,11 @@ def check(sequence: SequenceSpec) -> None:
 
 
 def _check_width(sync: SyncSpec, parent: SyncSpec) -> None:
-    for field, mapping in sync.parent_lookups().items():
+    for slot, mapping in sync.parent_lookups().items():
         if mapping.parent == parent.name and len(mapping.from_) != len(parent.key):
             raise ValueError(
-                f"sync {sync.name!r}: {field} needs {len(parent.key)} column(s) in from, as many as the key "
-                f"of {parent.name!r} has ({', '.join(parent.key)}); found {', '.join(mapping.from_)}."
+                f"sync {sync.name!r}: {sync.field_of(slot)} needs {len(parent.key)} column(s) in from, as many as the "
+                f"key of {parent.name!r} has ({', '.join(parent.key)}); found {', '.join(mapping.from_)}."
             )
 
 
@@ -102,9 +103,9 @@ def waits_for(sequence: SequenceSpec, name: str) -> dict[str, list[str]]:
     """
     sync = sequence.sync(name)
     found: dict[str, list[str]] = {}
-    for field, lookup in sync.parent_lookups().items():
+    for slot, lookup in sync.parent_lookups().items():
         if lookup.parent != name and not lookup.deferred:
-            found.setdefault(lookup.parent, []).append(field)
+            found.setdefault(lookup.parent, []).append(sync.field_of(slot))
     for other in sync.after:
         found.setdefault(other, []).append("after")
     if sequence.order == "listed":
@@ -145,11 +146,13 @@ def _circle(sequence: SequenceSpec, cycle: Sequence[str]) -> str:
     edges = [
         (child, parent, reason) for child, parent in pairwise(cycle) for reason in waits_for(sequence, child)[parent]
     ]
-    lookups = [(child, field) for child, _, field in edges if field in sequence.sync(child).parent_lookups()]
+    lookups = [(child, field) for child, _, field in edges if field in sequence.sync(child).slots()]
     wanted = [edge for edge in edges if (edge[0], edge[2]) not in lookups]
     # A row that must not be sent without its parent cannot be sent first and get the parent later.
     nullable = [
-        f"{child}.{f}" for child, f in lookups if sequence.sync(child).parent_lookups()[f].if_missing != "reject"
+        f"{child}.{f}"
+        for child, f in lookups
+        if all(m.if_missing != "reject" for m in sequence.sync(child).slots()[f].values())
     ]
     ways = []
     if nullable:
@@ -182,7 +185,7 @@ def levels(sequence: SequenceSpec) -> list[list[str]]:
 
 
 def children(sequence: SequenceSpec, name: str) -> list[tuple[str, list[str]]]:
-    """The other syncs that point to this one, each with its fields that do."""
+    """The other syncs that point to this one, each with its slots that do."""
     return [(s.name, s.parents()[name]) for s in sequence.syncs if s.name != name and name in s.parents()]
 
 

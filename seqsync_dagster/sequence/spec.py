@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from seqsync_dagster.sequence.alerts import Alert, Alerts
 from seqsync_dagster.sequence.defaults import with_defaults
 from seqsync_dagster.sequence.durations import Duration
 from seqsync_dagster.sequence.graph import check
@@ -82,6 +83,11 @@ class SequenceSpec(Strict):
     guards: Annotated[Guards, Field(description="Limits that a plan must keep to before anything of it is sent.")] = (
         Guards()
     )
+    alerts: Annotated[
+        Alerts,
+        # Decides about no row, and must not be kept where plans and digests are.
+        Field(exclude=True, description="Who is told when something goes wrong with any of the syncs, and afterwards."),
+    ] = ()
     source_timezone: Annotated[
         Zone | None,
         Field(
@@ -136,6 +142,11 @@ class SequenceSpec(Strict):
         if sync.errors is None:
             return self.errors
         return self.errors.model_copy(update={n: getattr(sync.errors, n) for n in sync.errors.model_fields_set})
+
+    def alerts_of(self, sync: str) -> tuple[Alert, ...]:
+        """The sequence's alerts, and the sync's own. `sync` may also be ``finish``."""
+        own = next((s.alerts for s in self.syncs if s.name == sync), ())
+        return (*self.alerts, *own)
 
     def guards_of(self, sync: SyncSpec) -> Guards:
         """The sync's own guards, else the sequence's."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from seqsync_dagster.sequence.alerts import Alerts
 from seqsync_dagster.sequence.durations import Duration
 from seqsync_dagster.sequence.limits import Drift, Errors, Guards
 from seqsync_dagster.sequence.mappings import (
@@ -14,9 +15,11 @@ from seqsync_dagster.sequence.mappings import (
     FieldMapping,
     Mapping,
     ParentLookup,
+    ParentsLookup,
     RecordLookup,
     columns_of,
 )
+from seqsync_dagster.sequence.since import ChangedSince, FullScan, Since, in_full
 from seqsync_dagster.sequence.strict import Strict, nearest
 from seqsync_dagster.sequence.words import Name, Zone, as_tuple
 
@@ -110,6 +113,17 @@ class SyncSpec(Strict):
             "Default: the sequence's, else UTC."
         ),
     ] = None
+    changed_since: Annotated[
+        Since | None,
+        Field(
+            description="Column that says when a row of the model changed last: runs read only rows that changed since "
+            "the last one, and those that wait. Rows that left the model, or changed without their time, are seen by "
+            "the `full_scan`."
+        ),
+    ] = None
+    full_scan: Annotated[
+        FullScan | None, Field(description="With `changed_since`: when the whole model is compared.")
+    ] = None
     owners: Annotated[tuple[str, ...], Field(description="E-mail addresses or `team:name`.")] = ()
     tags: Annotated[
         dict[str, str], Field(default_factory=dict, description="Tags of the asset in Dagster, beside the sequence's.")
@@ -127,6 +141,10 @@ class SyncSpec(Strict):
     ] = None
     errors: Annotated[Errors | None, Field(description="Instead of the sequence's.")] = None
     guards: Annotated[Guards | None, Field(description="Instead of the sequence's.")] = None
+    alerts: Annotated[
+        Alerts,
+        Field(exclude=True, description="Who else is told of this sync, besides those whom the sequence names."),
+    ] = ()
     drift: Annotated[
         Drift | None,
         Field(description="Check whether records were changed or deleted in the destination; `{}` for the defaults."),
@@ -178,6 +196,16 @@ class SyncSpec(Strict):
                 f"{where}: {column!r} cannot be sensitive: keys, a parent's too, stand in the ledger and in messages. "
                 "Use a key that says nothing, e.g. a surrogate key."
             )
+        if (self.changed_since is None) != (self.full_scan is None):
+            has, lacks = ("full_scan", "changed_since")[:: 1 if self.changed_since is None else -1]
+            raise ValueError(
+                f"{where}: {has} needs {lacks}. Reading what changed never sees which rows left the model; a full scan "
+                "does, e.g. full_scan: {cron: '0 3 * * *', timezone: Europe/Paris}."
+            )
+        if self.changed_since is not None and self.mode == "delete":
+            raise ValueError(
+                f"{where}: changed_since has no use with mode: delete: a list of records to delete is read whole."
+            )
         if self.removed == "delete" and self.mode == "update":
             raise ValueError(
                 f"{where}: removed: delete needs mode: upsert; "
@@ -225,6 +253,11 @@ class SyncSpec(Strict):
         return self
 
     @property
+    def since(self) -> ChangedSince | None:
+        """`changed_since` in full form."""
+        return in_full(self.changed_since)
+
+    @property
     def source(self) -> str:
         """The model as a person names it: dbt model, table, or `query`."""
         return self.model or self.table or "query"
@@ -240,15 +273,33 @@ class SyncSpec(Strict):
         """Every model column this sync reads."""
         return set(self.key).union(*(columns_of(m) for _, m in self.mappings()))
 
+    def slots(self) -> dict[str, dict[str, ParentLookup]]:
+        """Field that points to a sync's record -> slot -> lookup.
+
+        A slot holds a reference to one parent. A field has one slot, of its own name; one that may point to several
+        parents has one for each, named ``field.parent``, of which a row that goes fills at most one.
+        """
+        found: dict[str, dict[str, ParentLookup]] = {}
+        for field, mapping in self.mappings():
+            if isinstance(mapping, ParentLookup):
+                found[field] = {field: mapping}
+            elif isinstance(mapping, ParentsLookup):
+                found[field] = {f"{field}.{lookup.parent}": lookup for lookup in mapping.lookups()}
+        return found
+
     def parent_lookups(self) -> dict[str, ParentLookup]:
-        """Field -> lookup of another sync's record, or of this one's."""
-        return {f: m for f, m in self.mappings() if isinstance(m, ParentLookup)}
+        """Slot -> lookup of another sync's record, or of this one's."""
+        return {slot: lookup for lookups in self.slots().values() for slot, lookup in lookups.items()}
+
+    def field_of(self, slot: str) -> str:
+        """The field that a slot belongs to."""
+        return next((field for field, lookups in self.slots().items() if slot in lookups), slot)
 
     def parents(self) -> dict[str, list[str]]:
-        """Parent sync -> the fields that point to it, itself included for a self-reference."""
+        """Parent sync -> the slots that point to it, itself included for a self-reference."""
         found: dict[str, list[str]] = {}
-        for field, m in self.parent_lookups().items():
-            found.setdefault(m.parent, []).append(field)
+        for slot, m in self.parent_lookups().items():
+            found.setdefault(m.parent, []).append(slot)
         return found
 
     def waits_for(self) -> list[str]:
@@ -257,8 +308,8 @@ class SyncSpec(Strict):
         return list(found)
 
     def filled_later(self) -> dict[str, ParentLookup]:
-        """The lookups that a row may go without, and `finish` fills in: deferred ones, and self-references, whose
-        loops are broken."""
+        """Slot -> a lookup that a row may go without, and `finish` fills in: deferred ones, and self-references,
+        whose loops are broken."""
         return {f: m for f, m in self.parent_lookups().items() if m.deferred or m.parent == self.name}
 
     def comparable(self) -> list[str]:

@@ -80,6 +80,8 @@ class Location:
     def __init__(self, sandbox: DefsFolderSandbox) -> None:
         self._sandbox = sandbox
         self.root: Path = sandbox.project_root
+        #: Of the database that `WAREHOUSE` names; a test that writes another warehouse says so here.
+        self.warehouse_url = f"duckdb:///{self.root}/warehouse.duckdb"
         (sandbox.defs_folder_path / "__init__.py").touch()
 
     def write(self, folder: str, text: str) -> Path:

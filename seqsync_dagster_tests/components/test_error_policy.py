@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import dagster as dg
@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from seqsync_dagster_tests.emulator_process import EmulatorProcess, emulator  # noqa: F401
+from seqsync_dagster_tests.postgres_server import postgres_server  # noqa: F401
 
-from .location import EMULATED, Location, location, run
+from .location import EMULATED, WAREHOUSE, Location, location, run
 
 #: Workspaces are below accounts; people stand beside them.
 SEQUENCE = """
@@ -59,15 +60,20 @@ def org(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> EmulatorP
     return emulator
 
 
-@pytest.fixture
-def made() -> Iterator[Location]:
-    with location(salesforce=EMULATED) as made:
-        sql(made.root, "CREATE SCHEMA crm")
+@pytest.fixture(params=["duckdb", "postgresql"])
+def made(request: pytest.FixtureRequest) -> Iterator[Location]:
+    with ExitStack() as held:
+        made = held.enter_context(location(salesforce=EMULATED))
+        if request.param == "postgresql":
+            server = request.getfixturevalue("postgres_server")
+            made.warehouse_url = held.enter_context(server.fresh_database())
+            made.write("warehouse", WAREHOUSE.replace("duckdb:///warehouse.duckdb", made.warehouse_url))
+        sql(made, "CREATE SCHEMA crm")
         yield made
 
 
-def sql(root: Path, *statements: str) -> None:
-    engine = sa.create_engine(f"duckdb:///{root}/warehouse.duckdb", poolclass=NullPool)
+def sql(made: Location, *statements: str) -> None:
+    engine = sa.create_engine(made.warehouse_url, poolclass=NullPool)
     with engine.begin() as connection:
         for statement in statements:
             connection.exec_driver_sql(statement)
@@ -77,12 +83,12 @@ def sql(root: Path, *statements: str) -> None:
 def fill(made: Location, *, rows: int, bad: int) -> None:
     """Accounts of which `bad` have no name, so that the org refuses them; a workspace for each, and three people."""
     sql(
-        made.root,
-        f"CREATE OR REPLACE TABLE crm.accounts AS SELECT 'A' || i AS id, "
-        f"CASE WHEN i >= {bad} THEN 'name ' || i END AS name FROM range({rows}) r(i)",
-        f"CREATE OR REPLACE TABLE crm.workspaces AS SELECT 'W' || i AS id, 'space ' || i AS name, "
-        f"'A' || i AS account_id FROM range({rows}) r(i)",
-        "CREATE OR REPLACE TABLE crm.people AS SELECT 'P' || i AS id, 'person ' || i AS name FROM range(3) r(i)",
+        made,
+        f"CREATE TABLE crm.accounts AS SELECT 'A' || i AS id, "
+        f"CASE WHEN i >= {bad} THEN 'name ' || i END AS name FROM generate_series(0, {rows - 1}) r(i)",
+        f"CREATE TABLE crm.workspaces AS SELECT 'W' || i AS id, 'space ' || i AS name, "
+        f"'A' || i AS account_id FROM generate_series(0, {rows - 1}) r(i)",
+        "CREATE TABLE crm.people AS SELECT 'P' || i AS id, 'person ' || i AS name FROM generate_series(0, 2) r(i)",
     )
 
 
@@ -123,7 +129,7 @@ class Seen:
 
 def test_fatal_stop(made: Location, org: EmulatorProcess, instance: dg.DagsterInstance) -> None:
     fill(made, rows=3, bad=0)
-    sql(made.root, "ALTER TABLE crm.accounts RENAME name TO label")
+    sql(made, "ALTER TABLE crm.accounts RENAME name TO label")
     seen = Seen(instance, run(loaded(made, "{fatal: stop}"), instance))
     assert (seen.status, seen.tags["outcome"], seen.tags["stopped"]) == ("FAILURE", "failed", "accounts")
     assert seen.materialised == ["people"]
@@ -149,7 +155,7 @@ def test_fatal_continue(made: Location, org: EmulatorProcess, instance: dg.Dagst
     assert run(defs, instance).success
     before = instance.get_latest_materialization_event(KEYS["accounts"])
     sql(
-        made.root,
+        made,
         "ALTER TABLE crm.accounts RENAME name TO label",
         "INSERT INTO crm.workspaces VALUES ('W9', 'x', 'A1')",
     )
@@ -165,18 +171,20 @@ def test_fatal_continue(made: Location, org: EmulatorProcess, instance: dg.Dagst
     assert seen.check("workspaces", "complete").passed
     assert "W9" in org.by_external_id("Workspace__c")
     # Re-executed from its failure, the sync that failed and those below it run.
-    sql(made.root, "ALTER TABLE crm.accounts RENAME label TO name")
+    sql(made, "ALTER TABLE crm.accounts RENAME label TO name")
     again = Seen(instance, run(defs, instance, again_from=seen.done.run_id))
     assert (again.status, again.materialised) == ("SUCCESS", ["accounts", "workspaces", "finish"])
     assert again.check("accounts", "complete").passed
 
 
 @pytest.mark.parametrize(
-    ("rows", "bad", "why"),
+    ("made", "rows", "bad", "why"),
     [
-        (100, 30, "30 of 100 rows rejected, over max_rejected 5%"),
-        (5, 5, "5 of 5 rows rejected, every row sent was refused"),
+        ("duckdb", 100, 30, "30 of 100 rows rejected, over max_rejected 5%"),
+        ("postgresql", 100, 30, "30 of 100 rows rejected, over max_rejected 5%"),
+        ("duckdb", 5, 5, "5 of 5 rows rejected, every row sent was refused"),
     ],
+    indirect=["made"],
 )
 def test_rejected_rows_stop(
     made: Location, org: EmulatorProcess, instance: dg.DagsterInstance, rows: int, bad: int, why: str
@@ -207,7 +215,7 @@ def test_rejected_rows_stop(
     assert later.materialised == ["accounts", "people"]
     assert f"accounts: {bad} rows are refused still." in later.failures["accounts"]
     assert org.calls()["row_bearing"] == 0
-    sql(made.root, "UPDATE crm.accounts SET name = 'mended' WHERE name IS NULL")
+    sql(made, "UPDATE crm.accounts SET name = 'mended' WHERE name IS NULL")
     mended = Seen(instance, run(defs, instance))
     assert (mended.status, mended.tags["outcome"]) == ("SUCCESS", "success")
     assert mended.materialised == list(NAMES)
@@ -234,7 +242,11 @@ def test_rejected_rows_hold_children(made: Location, org: EmulatorProcess, insta
     assert (later.status, later.tags["outcome"]) == ("SUCCESS", "partial")
 
 
-@pytest.mark.parametrize("policy", ["stop", "hold_children"])
+@pytest.mark.parametrize(
+    ("made", "policy"),
+    [("duckdb", "stop"), ("duckdb", "hold_children"), ("postgresql", "stop")],
+    indirect=["made"],
+)
 def test_within_the_limit_and_quarantined_only(
     made: Location, org: EmulatorProcess, instance: dg.DagsterInstance, policy: str
 ) -> None:
@@ -249,7 +261,7 @@ def test_within_the_limit_and_quarantined_only(
         found = seen.check("accounts", "rejected")
         assert (found.passed, found.severity) == (False, WARN)
         assert seen.check("accounts", "complete").passed
-        sql(made.root, "UPDATE crm.accounts SET name = 'another' WHERE id = 'A50'")
+        sql(made, "UPDATE crm.accounts SET name = 'another' WHERE id = 'A50'")
     assert seen.check("accounts", "rejected").metadata["problems"].records[0].data["code"] == "QUARANTINED"
 
 
@@ -267,7 +279,7 @@ def test_a_stopped_sequence_is_known_everywhere_and_goes_on_by_itself(
     made: Location, org: EmulatorProcess, instance: dg.DagsterInstance
 ) -> None:
     fill(made, rows=3, bad=0)
-    sql(made.root, "ALTER TABLE crm.accounts RENAME name TO label")
+    sql(made, "ALTER TABLE crm.accounts RENAME name TO label")
     defs = loaded(made, "{}")
     first = Seen(instance, run(defs, instance))
     since = re.search(r"since (20\S+ \S+ UTC \(run \w+\))", first.failures["accounts"])
@@ -291,7 +303,7 @@ def test_a_stopped_sequence_is_known_everywhere_and_goes_on_by_itself(
     second = Seen(instance, run(defs, instance))
     assert since[1] in second.failures["accounts"]
     # Mended: re-executed from its failure, what failed and what waited runs, and only that.
-    sql(made.root, "ALTER TABLE crm.accounts RENAME label TO name")
+    sql(made, "ALTER TABLE crm.accounts RENAME label TO name")
     org.reset_calls()
     again = Seen(instance, run(defs, instance, again_from=second.done.run_id))
     assert (again.status, again.materialised) == ("SUCCESS", ["accounts", "workspaces", "finish"])

@@ -61,6 +61,21 @@ WRONG = {
         ),
         "sync 'contacts': options: assignment_rule: Contact has no assignment rules; there are some for Account and",
     ),
+    "unknown word beside a column of changes": (
+        replaced(
+            "      object: Contact\n",
+            "      object: Contact\n      changed_since:\n        column: u\n        overlap: 5 # <--\n"
+            "      full_scan: {cron: 0 3 * * *}\n",
+        ),
+        "sync 'contacts': unknown name 'overlap'. Did you mean 'overlap_minutes'?",
+    ),
+    "no time of a full scan": (
+        replaced(
+            "      object: Contact\n",
+            "      object: Contact\n      changed_since: u\n      full_scan:\n        cron: 61 * * * * # <--\n",
+        ),
+        "cron '61 * * * *' is no cron expression: Bad minute. It has five fields",
+    ),
     "unknown field of a sync": (
         replaced("      object: Account\n", "      objekt: Account # <--\n"),
         "sync 'accounts': unknown name 'objekt'. Did you mean 'object'?",
@@ -79,6 +94,23 @@ WRONG = {
     ),
     "unknown parent": (
         replaced("{parent: accounts, from: account_id}", "{parent: acounts, from: account_id} # <--"),
+        "sync 'contacts': AccountId points to the parent 'acounts', which is no sync of this sequence. "
+        "Did you mean 'accounts'?",
+    ),
+    "a parent without its column": (
+        replaced(
+            "        AccountId: {parent: accounts, from: account_id}",
+            "        AccountId:\n          parents:\n            - {parent: accounts, from: account_id}\n"
+            "            - {parent: contacts, form: contact_id} # <--",
+        ),
+        "sync 'contacts': unknown name 'form'. Did you mean 'from'?",
+    ),
+    "an unknown one of several parents": (
+        replaced(
+            "        AccountId: {parent: accounts, from: account_id}",
+            "        AccountId:\n          parents:\n            - {parent: accounts, from: account_id}\n"
+            "            - {parent: acounts, from: contact_id} # <--",
+        ),
         "sync 'contacts': AccountId points to the parent 'acounts', which is no sync of this sequence. "
         "Did you mean 'accounts'?",
     ),

@@ -9,8 +9,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from seqsync_dagster.components.describing import describe
+from seqsync_dagster.components.metadata import of_definition
 from seqsync_dagster.components.options import RunConfig, RunOptionsResource
 from seqsync_dagster.engine.options import RunOptions
+from seqsync_dagster.sequence.spec import SequenceSpec
 
 from .location import PAIR, location
 
@@ -72,6 +75,31 @@ def test_definition_metadata(defs: dg.Definitions) -> None:
     }
     lineage = metadata["dagster/column_lineage"].deps_by_column
     assert lineage["AccountId"] == [dg.TableColumnDep(ACCOUNTS, "External_Id__c")]
+
+
+def test_a_field_with_several_parents_comes_from_each_of_them() -> None:
+    def sync(name: str, **fields: Any) -> dict[str, Any]:
+        return {"name": name, "model": name, "key": "id", "object": name, "match": "Key__c", "fields": fields}
+
+    what = [{"parent": parent, "from": f"{parent}_id"} for parent in ("accounts", "workspaces")]
+    syncs = [sync("accounts", Name="name"), sync("workspaces", Name="name"), sync("tasks", WhatId={"parents": what})]
+    spec = SequenceSpec.model_validate({"name": "crm", "destination": "salesforce", "syncs": syncs})
+    model = dg.AssetKey("crm_tasks")
+    metadata = of_definition(spec, spec.sync("tasks"), model)
+    _, column = metadata["dagster/column_schema"].columns
+    assert (column.name, column.type) == ("WhatId", "reference")
+    assert column.description == (
+        "the record of accounts with the key in accounts_id or the record of workspaces with the key in workspaces_id"
+    )
+    deps = metadata["dagster/column_lineage"].deps_by_column["WhatId"]
+    assert {(dep.asset_key.to_user_string(), dep.column_name) for dep in deps} == {
+        ("crm_tasks", "accounts_id"),
+        ("crm_tasks", "workspaces_id"),
+        ("crm/accounts", "Key__c"),
+        ("crm/workspaces", "Key__c"),
+    }
+    told = "WhatId points to a record of accounts or workspaces; while there is none, the row is: hold."
+    assert told in describe(spec.sync("tasks"))
 
 
 def test_every_asset_leads_to_its_yaml(defs: dg.Definitions) -> None:

@@ -58,3 +58,13 @@ def test_a_polymorphic_lookup_takes_the_type_in_a_header(emulator: EmulatorProce
     assert emulator.records("Task")[0]["WhoId"] == contact
     refused = api.run_job("External_Id__c,Account:Who.Name\nT1,c\n", "upsert", "Task")
     assert refused["state"] == "Failed"
+
+
+def test_the_record_types_of_an_object_are_told(emulator: EmulatorProcess) -> None:
+    api = emulator.login()
+    there = {r["Id"]: r for r in emulator.records("RecordType")}
+    *own, master = api.get("sobjects/Account/describe").json()["recordTypeInfos"]
+    assert [i["developerName"] for i in own] == ["Customer", "Partner"]
+    assert {there[i["recordTypeId"]]["SobjectType"] for i in own} == {"Account"}
+    assert (master["recordTypeId"], master["master"], master["available"]) == ("012000000000000AAA", True, True)
+    assert [i["name"] for i in api.get("sobjects/Task/describe").json()["recordTypeInfos"]] == ["Master"]

@@ -28,10 +28,11 @@ class Entry:
     state: str = "invalid"
     refused: tuple[str | None, ...] | None = None
     record: dict[str, Any] = field(default_factory=dict)
-    parents: dict[str, str | None] = field(default_factory=dict)
-    means: dict[str, str | None] = field(default_factory=dict)
+    parents: dict[tuple[str, str], str | None] = field(default_factory=dict)
+    """By field and parent sync."""
+    means: dict[tuple[str, str], str | None] = field(default_factory=dict)
     """The parents that the acknowledged row names."""
-    lacking: dict[str, str] = field(default_factory=dict)
+    lacking: dict[tuple[str, str], str] = field(default_factory=dict)
     """Fields that the record went without, with the key of the parent they mean."""
 
 
@@ -47,12 +48,18 @@ class SyncOracle:
         self.entries: dict[str, Entry] = {}
         self.has_run = False
 
-    def lookups(self) -> dict[str, tuple[str, str]]:
-        """Field -> parent sync and model column."""
-        return {f: (m["parent"], m["from"]) for f, m in self.fields.items() if isinstance(m, dict) and "parent" in m}
+    def references(self) -> dict[str, list[tuple[str, str]]]:
+        """Field -> parent syncs, each with its model column."""
+        mapped = {f: m for f, m in self.fields.items() if isinstance(m, dict)}
+        several = {f: m.get("parents", [m] if "parent" in m else []) for f, m in mapped.items()}
+        return {f: [(m["parent"], m["from"]) for m in each] for f, each in several.items() if each}
 
-    def run(self, model: Sequence[Row], parents: Mapping[str, SyncOracle]) -> Counter[str]:
-        """One run over the model; counts as a report names them."""
+    def lookups(self) -> dict[tuple[str, str], tuple[str, str]]:
+        """Field and parent sync -> that sync and the model column."""
+        return {(f, parent): (parent, column) for f, each in self.references().items() for parent, column in each}
+
+    def run(self, model: Sequence[Row], parents: Mapping[str, SyncOracle], whole: bool = True) -> Counter[str]:
+        """One run over the model; counts as a report names them. `whole`: what is not in it has left it."""
         self.has_run = True
         for entry in self.entries.values():
             if entry.state == "acknowledged" and any(self._exists(k) for k in entry.lacking.values()):
@@ -79,6 +86,10 @@ class SyncOracle:
             elif key in shared:
                 counts["invalid"] += 1
                 self.entries.setdefault(key, Entry())
+            elif self._several_parents(row):
+                counts["rejected"] += 1
+                entry = self.entries.setdefault(key, Entry())
+                entry.state, entry.refused = "rejected", tuple(row.values())
             elif self._parent_missing(row, parents, keys):
                 self._hold(key, counts)
             elif key in self.entries and self.entries[key].refused == tuple(row.values()):
@@ -87,7 +98,8 @@ class SyncOracle:
                 sendable[key] = row
                 blocked[key] = self._blockers(row)
         self._send(sendable, blocked, counts)
-        self._depart(before, gone, keys, counts)
+        if whole:
+            self._depart(before, gone, keys, counts)
         for key, entry in self.entries.items():
             if entry.state in ("rejected", "held") and entry.held is not None and key not in keys:
                 entry.state, entry.refused = "acknowledged", None
@@ -99,6 +111,10 @@ class SyncOracle:
     def _taken(self, key: str, gone: set[Any]) -> bool:
         entry = self.entries.get(key)
         return entry is not None and entry.held is not None and entry.held not in gone
+
+    def _several_parents(self, row: Row) -> bool:
+        filled = [[c for _, c in each if canonical(row[c]) is not None] for each in self.references().values()]
+        return any(len(columns) > 1 for columns in filled)
 
     def _parent_missing(self, row: Row, parents: Mapping[str, SyncOracle], keys: Counter[str | None]) -> bool:
         for parent, column in self.lookups().values():
@@ -154,7 +170,7 @@ class SyncOracle:
         entry = self.entries.setdefault(key, Entry())
         record = self._record(row)
         parents = {f: canonical(row[c]) for f, (_, c) in self.lookups().items()}
-        if self.refuses({**record, **parents}):
+        if self.refuses({**record, **{f: k for (f, _), k in parents.items()}}):
             counts["rejected"] += 1
             entry.state, entry.refused = "rejected", tuple(row.values())
             return
@@ -210,9 +226,9 @@ class SequenceOracle:
         self.objects = {s["name"]: s["object"] for s in specs}
         self.syncs = {s["name"]: SyncOracle(s, (refuses or {}).get(s["name"], lambda values: False)) for s in specs}
 
-    def run(self, name: str, model: Sequence[Row]) -> Counter[str]:
+    def run(self, name: str, model: Sequence[Row], whole: bool = True) -> Counter[str]:
         """See `SyncOracle.run`."""
-        return self.syncs[name].run(model, self.syncs)
+        return self.syncs[name].run(model, self.syncs, whole)
 
     def finish(self) -> Counter[str]:
         """Fill in references; delete what is due, children first, and nothing that a record we wrote still means."""
@@ -251,11 +267,16 @@ class SequenceOracle:
         }
 
     def org(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Object -> key -> fields; lookups as the parent's key."""
+        """Object -> key -> fields; lookups as the parent's object and key."""
         return {
-            self.objects[n]: {k: {**e.record, **e.parents} for k, e in s.entries.items() if e.exists}
+            self.objects[n]: {k: {**e.record, **self._points(s, e)} for k, e in s.entries.items() if e.exists}
             for n, s in self.syncs.items()
         }
+
+    def _points(self, sync: SyncOracle, entry: Entry) -> dict[str, str | None]:
+        points: dict[str, str | None] = dict.fromkeys(sync.references())
+        points |= {f: f"{self.objects[parent]} {k}" for (f, parent), k in entry.parents.items() if k is not None}
+        return points
 
     def states(self) -> dict[str, dict[str, str]]:
         """Sync -> key -> state."""
@@ -265,7 +286,7 @@ class SequenceOracle:
 def org_of(records: Callable[[str], list[dict[str, Any]]], oracle: SequenceOracle) -> dict[str, Any]:
     """The real org in the oracle's words. Fails when a key stands in it twice."""
     found = {obj: records(obj) for obj in oracle.objects.values()}
-    keys = {r["Id"]: canonical(r["External_Id__c"]) for rows in found.values() for r in rows}
+    keys = {r["Id"]: f"{obj} {canonical(r['External_Id__c'])}" for obj, rows in found.items() for r in rows}
     result: dict[str, Any] = {}
     for name, obj in oracle.objects.items():
         sync, shown = oracle.syncs[name], {}
@@ -273,6 +294,6 @@ def org_of(records: Callable[[str], list[dict[str, Any]]], oracle: SequenceOracl
             key = canonical(record["External_Id__c"])
             assert key not in shown, f"{obj} {key} is in the org twice"
             fields = {f: record[f] for f in sync.fields}
-            shown[key] = {f: keys.get(v, v) if f in sync.lookups() else v for f, v in fields.items()}
+            shown[key] = {f: keys.get(v, v) if f in sync.references() else v for f, v in fields.items()}
         result[obj] = shown
     return result

@@ -126,6 +126,9 @@ TASK = of("Task")
          "Fields of Contact that point to Account: AccountId"),
         (TASK, {"WhoId": TO_ACCOUNT}, "Task.WhoId points to Contact or Lead, but sync 'accounts' writes Account. "
          "Fields of Task that point to Account: WhatId"),
+        (TASK, {"WhatId": {"parents": [TO_ACCOUNT, {"parent": "tested", "from": "name"}]}},
+         "Task.WhatId points to Account or Contract or Subscription__c or Workspace__c, but sync 'tested' writes Task. "
+         "Fields of Task that point to Task: none"),
         (TASK, {"OwnerId": {"lookup": "Account", "by": "Name", "from": "name"}}, "Task.OwnerId points to Group or "
          "User, but the mapping finds Account. Fields of Task that point to Account: WhatId"),
         (ACCOUNT, {"OwnerId": {"lookup": "User", "by": "Emial", "from": "name"}},
@@ -216,6 +219,8 @@ def test_a_wrong_mapping_is_told_field_fault_and_remedy(
         (ACCOUNT, {"OwnerId": {"lookup": "user", "by": "Email", "from": "name"}}),
         (TASK, {"WhatId": TO_ACCOUNT, "OwnerId": {"lookup": "User", "by": "Email", "from": "name"}}),
         (TASK, {"WhoId": {"lookup": "Contact", "by": "External_Id__c", "from": "name"}, "Subject": "name"}),
+        # Unique among the record types of one object, and no others are looked among.
+        (ACCOUNT, {"RecordTypeId": {"lookup": "RecordType", "by": "DeveloperName", "from": "name"}}),
         (of("Account", match="Id", mode="update"), {"Phone": "name"}),
         (of("Subscription__c"), {"Account__c": TO_ACCOUNT, "Status__c": {"constant": "Past Due"}}),
     ],
@@ -235,6 +240,8 @@ def test_what_the_destination_converts_or_takes_is_neither_problem_nor_risk(
          "rows whose text is not an integer are refused"),
         ({"AnnualRevenue": "amount"}, "Account.AnnualRevenue (currency) keeps 2 digits after the point, "
          "column 'amount' (DECIMAL(18,4)) has 4: the rest is rounded away"),
+        ({"RecordTypeId": {"lookup": "RecordType", "by": "Name", "from": "name"}}, "Account.RecordTypeId is found by "
+         "RecordType.Name, which is not unique there: where several records have the value, if_missing: hold decides"),
         ({"OwnerId": {"lookup": "User", "by": "LastName", "from": "name"}}, "Account.OwnerId is found by User.LastName,"
          " which is not unique there: where several records have the value, if_missing: hold decides"),
     ],
@@ -279,8 +286,8 @@ def test_a_sensitive_constant_is_not_quoted(org: SalesforceDestination) -> None:
 def test_an_unknown_object_is_named_with_the_nearest(org: SalesforceDestination) -> None:
     with pytest.raises(DestinationRefused, match=r"no object 'Subscripton__c'.*Did you mean 'Subscription__c'"):
         checked(org, "Subscripton__c", {"Name": "name"})
-    (line,) = problems(org, "Task", {"WhoId": {"lookup": "Lead", "by": "Email", "from": "name"}})
-    assert line.startswith("Task.WhoId: lookup: Salesforce at http") and "has no object 'Lead'" in line
+    (line,) = problems(org, "Task", {"WhatId": {"lookup": "Contract", "by": "Name", "from": "name"}})
+    assert line.startswith("Task.WhatId: lookup: Salesforce at http") and "has no object 'Contract'" in line
 
 
 def test_several_values_of_a_restricted_picklist_are_judged_one_by_one() -> None:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from seqsync_dagster.sequence.graph import ancestors, children, descendants, levels, order, waits_for
 from seqsync_dagster.sequence.limits import Limit
 from seqsync_dagster.sequence.spec import SequenceSpec
+from seqsync_dagster.sequence.sync import SyncSpec
 
 
 def sync(name: str, /, **more: Any) -> dict[str, Any]:
@@ -30,6 +31,10 @@ def sequence(*syncs: dict[str, Any], **more: Any) -> SequenceSpec:
 
 def to(parent: str, **more: Any) -> dict[str, Any]:
     return {"parent": parent, "from": f"{parent}_id", **more}
+
+
+def several(*parents: Any, **more: Any) -> dict[str, Any]:
+    return {"parents": list(parents), **more}
 
 
 def test_order_follows_lookups_and_not_the_listing() -> None:
@@ -69,6 +74,22 @@ def test_order_listed_chains_the_syncs() -> None:
     assert descendants(spec, "b") == ["a", "c"]
 
 
+def test_a_field_with_several_parents_waits_for_all_of_them() -> None:
+    spec = sequence(
+        sync("tasks", fields={"WhatId": {"parents": [to("workspaces"), to("accounts")]}, "WhoId": to("contacts")}),
+        sync("contacts"),
+        sync("workspaces", fields={"Account__c": to("accounts")}),
+        sync("accounts"),
+    )
+    assert order(spec) == ["contacts", "accounts", "workspaces", "tasks"]
+    assert waits_for(spec, "tasks") == {"workspaces": ["WhatId"], "accounts": ["WhatId"], "contacts": ["WhoId"]}
+    assert children(spec, "accounts") == [("tasks", ["WhatId.accounts"]), ("workspaces", ["Account__c"])]
+    tasks = spec.sync("tasks")
+    assert tasks.columns() == {"id", "workspaces_id", "accounts_id", "contacts_id"}
+    # As it is kept beside a plan, for the run that finds it after a kill.
+    assert SyncSpec.model_validate_json(tasks.model_dump_json(by_alias=True, exclude_unset=True)) == tasks
+
+
 def test_independent_syncs_keep_their_listed_order() -> None:
     assert order(sequence(sync("b"), sync("a"), sync("c"))) == ["b", "a", "c"]
 
@@ -101,6 +122,27 @@ def test_a_limit_needs_both_share_and_rows() -> None:
         ({"fields": {"P": to("acounts")}}, "P points to the parent 'acounts', which is no sync of this sequence."),
         ({"fields": {"P": to("acounts")}}, "Did you mean 'accounts'?"),
         ({"fields": {"P": {"parent": "accounts", "from": ["a", "b"]}}}, "P needs 1 column(s) in from"),
+        (
+            {"fields": {"P": several(to("accounts"))}},
+            "parents lists two syncs or more, of which each row points to one",
+        ),
+        ({"fields": {"P": several()}}, "for a single one say {parent: SYNC, from: COLUMN}"),
+        (
+            {"fields": {"P": several(to("accounts"), {"parent": "accounts", "from": "b"})}},
+            "parents names 'accounts' twice; coalesce its columns in the model, and name it once.",
+        ),
+        (
+            {"fields": {"P": several(to("accounts"), {"parent": "b", "from": ["accounts_id", "b"]})}},
+            "accounts_id is filled for the parent 'accounts' wherever accounts_id, b is for 'b'",
+        ),
+        ({"fields": {"P": several(to("accounts", if_missing="reject"))}}, "unknown name 'if_missing'."),
+        ({"fields": {"P": several(to("accounts"), to("workspaces"), parent="x")}}, "unknown name 'parents'. Did"),
+        ({"fields": {"P": several("accounts", "workspaces")}}, "parents is a list of {parent: SYNC, from: COLUMN}"),
+        ({"fields": {"P": {"parents": to("accounts")}}}, "Input should be a valid tuple"),
+        (
+            {"fields": {"P": several(to("accounts"), to("workspaces"))}, "sensitive": "workspaces_id"},
+            "'workspaces_id' cannot be sensitive: keys, a parent's too",
+        ),
         ({"key": []}, "key names the model's primary key column(s); it is empty."),
         ({"key": ["id", "id"]}, "key names a column twice: id, id."),
         ({"model": None}, "exactly one of model, table, query; found none."),
@@ -185,6 +227,37 @@ def test_a_circle_names_what_makes_it_and_what_could_open_it(
 
 
 @pytest.mark.parametrize(
+    ("parents", "more", "said"),
+    [
+        (
+            [to("accounts"), to("wrkspaces")],
+            {},
+            "P points to the parent 'wrkspaces', which is no sync of this sequence. Did you mean 'workspaces'?",
+        ),
+        (
+            [to("accounts"), to("workspaces")],
+            {},
+            "P needs 2 column(s) in from, as many as the key of 'workspaces' has (id, region); found workspaces_id.",
+        ),
+        (
+            [to("accounts"), to("tasks")],
+            {"after": "contacts"},
+            "a circle: accounts -> contacts -> accounts. Mark one of these lookups with deferred: true, where the "
+            "destination lets the field be empty at first: contacts.P; or take one of the lookups out: contacts.P; "
+            "or take 'contacts' out of the after of 'accounts'.",
+        ),
+    ],
+)
+def test_a_mistake_among_several_parents_names_the_field(
+    parents: list[dict[str, Any]], more: dict[str, Any], said: str
+) -> None:
+    others = (sync("accounts", **more), sync("workspaces", key=["id", "region"]), sync("tasks"))
+    with pytest.raises(ValidationError) as refused:
+        sequence(*others, sync("contacts", fields={"P": several(*parents)}))
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("more", "said"),
     [
         ({"after": "acounts"}, "after names 'acounts', which is no sync of this sequence. Did you mean 'accounts'?"),
@@ -239,7 +312,18 @@ def test_a_trigger_of_no_known_form_is_refused(trigger: Any) -> None:
 
 def test_the_schema_that_editors_read_describes_every_name() -> None:
     schema = SequenceSpec.model_json_schema()
-    for name in ("SequenceSpec", "SyncSpec", "ParentLookup", "RecordLookup", "Limit", "Guards"):
+    for name in (
+        "SequenceSpec",
+        "SyncSpec",
+        "ParentLookup",
+        "ParentsLookup",
+        "OneParent",
+        "RecordLookup",
+        "ChangedSince",
+        "FullScan",
+        "Limit",
+        "Guards",
+    ):
         properties = (schema if name == "SequenceSpec" else schema["$defs"][name])["properties"]
         lacking = [p for p, d in properties.items() if "description" not in d and p not in ("errors", "guards")]
         assert not lacking, f"{name}: {lacking}"

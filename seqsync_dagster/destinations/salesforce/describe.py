@@ -25,6 +25,10 @@ _KINDS: Mapping[str, FieldKind] = {
     "base64": "binary",
 }
 
+#: Object -> a field unique among the records that are looked among: those of one object, of record types
+#: ("RecordType" of the Object Reference).
+_TELLS_APART: Mapping[str, str] = {"RecordType": "DeveloperName"}
+
 
 def describe_object(connection: Connection, object: str) -> ObjectInfo:
     """What the org says about `object`; an unknown one is refused with the nearest name there is."""
@@ -52,10 +56,11 @@ def read_describe(described: Mapping[str, Any]) -> ObjectInfo:
 
     What its properties mean: SOAP API Developer Guide, describeSObjects(), "DescribeSObjectResult" and "Field".
     """
-    fields = (_read_field(entry) for entry in described["fields"])
+    name = described["name"]
+    fields = (_read_field(entry, entry["name"] == _TELLS_APART.get(name)) for entry in described["fields"])
     return ObjectInfo(
-        name=described["name"],
-        label=described.get("label") or described["name"],
+        name=name,
+        label=described.get("label") or name,
         fields={field.name: field for field in fields},
         creatable=bool(described.get("createable", True)),
         updatable=bool(described.get("updateable", True)),
@@ -63,7 +68,7 @@ def read_describe(described: Mapping[str, Any]) -> ObjectInfo:
     )
 
 
-def _read_field(entry: Mapping[str, Any]) -> FieldInfo:
+def _read_field(entry: Mapping[str, Any], tells_apart: bool) -> FieldInfo:
     creatable = bool(entry.get("createable"))
     return FieldInfo(
         name=entry["name"],
@@ -86,6 +91,7 @@ def _read_field(entry: Mapping[str, Any]) -> FieldInfo:
         kind=_KINDS.get(entry["type"], "unknown"),
         # An id is unique without the describe saying so.
         unique=bool(entry.get("unique")) or entry["type"] == "id",
+        tells_apart=tells_apart,
         calculated=bool(entry.get("calculated")),
         auto_number=bool(entry.get("autoNumber")),
         filterable=bool(entry.get("filterable", True)),
