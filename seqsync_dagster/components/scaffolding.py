@@ -197,7 +197,7 @@ class _Making:
         models: Mapping[str, Any] = project.models()
         model = self.given.model or self._ask("model", f"dbt model to read ({_few(models)})")
         if model not in models:
-            self._refuse(f"dbt has no model {model!r}.{nearest(model, models)} Models: {_few(models)}.")
+            self._refuse(f"there is no dbt model {model!r}.{nearest(model, models)} Models: {_few(models)}.")
         return folder, model, project.source_of(model), project.columns_of(model)
 
     def _dbt(self) -> tuple[str, Any] | None:
@@ -215,7 +215,7 @@ class _Making:
         except SeqsyncError as error:
             text = str(error).splitlines()[0].rstrip(".")
             instead = "the columns are those that dbt knows" if documented else "its columns are not known"
-            self._note(f"{source.label} could not be looked at ({text}): {instead}")
+            self._note(f"{source.label} could not be looked at: {instead}", text)
             return documented
 
     def _describe(self, connection: Connection, object_: str) -> ObjectInfo | None:
@@ -235,7 +235,7 @@ class _Making:
 
     def _unseen(self, error: SeqsyncError) -> None:
         text = str(error).splitlines()[0].rstrip(".")
-        self._note(f"The destination could not be asked ({text}): names of fields are guessed from the columns'")
+        self._note("The destination could not be asked: names of fields are guessed from the columns'", text)
 
     def _key(self, columns: Mapping[str, str], model: str, object_: str) -> tuple[str, ...]:
         from seqsync_dagster.engine.proposing import key_of
@@ -281,9 +281,10 @@ class _Making:
         answer: str = click.prompt(text, default=default)
         return answer.strip()
 
-    def _note(self, text: str) -> None:
+    def _note(self, text: str, why: str = "") -> None:
+        """Say something to whoever is there, and without the reason, which is of this moment, in the file."""
         self.notes.append(f"{text}.")
-        click.echo(f"Note: {text}.", err=True)
+        click.echo(f"Note: {text}.{f' {why}.' if why else ''}", err=True)
 
     def _refuse(self, text: str) -> NoReturn:
         raise click.ClickException(text[:1].upper() + text[1:])

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[str | int, ...]
 
-#: A line that holds a secret where only the name of one should be: no error may show it.
-_SECRET = re.compile(r"\btoken\s*:(?!\s*(\{\s*env\s*:\s*\w+\s*\}|#|$))")
+#: A line that holds a secret where only the name of one should be, or an address, which may hold one: no error may
+#: show it.
+_SECRET = re.compile(r"://|\btoken\s*:(?!\s*(\{\s*env\s*:\s*\w+\s*\}|#|$))")
 
 
 def as_written(
@@ -309,8 +310,7 @@ def _at(file: str, start: tuple[int, int], message: str, quote: bool) -> str:
         line = Path(file).read_text(encoding="utf-8").splitlines()[number - 1]
     except (OSError, IndexError):
         return text
-    # Addresses of alerts may hold their secret.
-    if _SECRET.search(line) or "://" in line:
+    if _SECRET.search(line):
         return text
     margin = f"{number:>6} | "
     return f"{text}\n{margin}{line}\n{' ' * (len(margin) + column - 1)}^"

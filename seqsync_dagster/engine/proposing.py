@@ -46,15 +46,16 @@ class Proposal:
 def propose(columns: Mapping[str, str], key: Iterable[str], info: ObjectInfo | None, match: str) -> Proposal:
     """Fields for the columns of a model but its key. `columns`: name -> the engine's name of its type, or nothing.
 
-    Without a description the fields' names are made of the columns'.
+    Without a description the fields' names are made of the columns', and references are left to a person.
     """
     left = [c for c in columns if c not in set(key)]
     if info is None:
         guessed: dict[str, str] = {}
-        for column in left:
+        # A column of ids names another record more often than not.
+        for column in (c for c in left if not _plain(c).endswith(("id", "key"))):
             guessed.setdefault(_camel(column), column)
-        guessed.pop(match, None)
-        return Proposal({field: column for field, column in guessed.items() if field})
+        mapped = {field: column for field, column in guessed.items() if field and field != match}
+        return Proposal(mapped, unmapped=tuple(c for c in left if c not in mapped.values()))
     fields: dict[str, str] = {}
     unfit: list[Unfit] = []
     references: list[Reference] = []

@@ -128,22 +128,31 @@ def _from_environment(value: dict[Any, Any]) -> FromEnvironment:
 
 _FROM_ENVIRONMENT_SCHEMA: dict[str, Any] = {
     "type": "object",
-    "properties": {"env": {"type": "string"}},
+    "properties": {"env": {"type": "string", "description": "Name of the environment variable."}},
     "required": ["env"],
     "additionalProperties": False,
 }
 _LIMIT_SCHEMA: dict[str, Any] = {
     "type": "object",
-    "properties": {"percent": {"type": "number"}, "min_rows": {"type": "integer"}},
+    "properties": {
+        "percent": {"type": "number", "description": "Told only of a larger share of the rows sent."},
+        "min_rows": {"type": "integer", "description": "And only of more rows than these."},
+    },
     "required": ["percent"],
     "additionalProperties": False,
+}
+_WITH_LIMIT_SCHEMAS: dict[str, dict[str, Any]] = {
+    "rejected": {**_LIMIT_SCHEMA, "description": "Rows were refused, more than this."},
+    "held_longer_than": {"type": "string", "description": "Rows were held at every run for so long, e.g. `24h`."},
+    "slower_than": {"type": "string", "description": "A step takes longer than this, e.g. `30m`."},
+    "no_run_in": {"type": "string", "description": "No run has ended for so long, e.g. `26h`."},
 }
 _CONDITION_SCHEMA: dict[str, Any] = {
     "anyOf": [
         {"enum": [*_PLAIN, _RECOVERED]},
         *(
             {"type": "object", "properties": {name: inner}, "required": [name], "additionalProperties": False}
-            for name, inner in (("rejected", _LIMIT_SCHEMA), *((n, {"type": "string"}) for n in _TIMED))
+            for name, inner in _WITH_LIMIT_SCHEMAS.items()
         ),
     ]
 }

@@ -19,7 +19,10 @@ def as_duration(value: Any) -> timedelta:
     text = value.strip().lower() if isinstance(value, str) else ""
     if not text or _PART.sub("", text).strip():
         raise ValueError(f"{value!r} is no length of time. Write a number with its unit: 90s, 30m, 26h, 2d, or 1h30m.")
-    length = sum((timedelta(**{_UNITS[unit]: int(n)}) for n, unit in _PART.findall(text)), timedelta())
+    try:
+        length = sum((timedelta(**{_UNITS[unit]: int(n)}) for n, unit in _PART.findall(text)), timedelta())
+    except OverflowError:
+        raise ValueError(f"{value!r} is longer than anything lasts. Write e.g. 30m or 26h.") from None
     if not length:
         raise ValueError(f"{value!r} is no time at all. Write e.g. 30m or 26h.")
     return length

@@ -112,6 +112,12 @@ class SequenceSpec(Strict):
 
     _tuples = field_validator("owners", mode="before")(as_tuple)
 
+    @field_validator("defaults", mode="after")
+    @classmethod
+    def _without_addresses(cls, defaults: dict[str, Any]) -> dict[str, Any]:
+        # The syncs have them; here they would stand as they were written, with their secrets.
+        return {name: value for name, value in defaults.items() if name != "alerts"}
+
     @field_validator("syncs", mode="after")
     @classmethod
     def _in_its_zone(cls, syncs: tuple[SyncSpec, ...], info: ValidationInfo) -> tuple[SyncSpec, ...]:

@@ -76,7 +76,8 @@ class Follower:
         self._began = time.monotonic()
         version = package_version()
         self._tracer: Tracer | None = None
-        self._span = self._step = None  # type: Span | None
+        self._span: Span | None = None
+        self._step: Span | None = None
         self._logger: Logger | None = None
         self._instruments: Instruments | None = None
         if self.outlets.metrics is not None:

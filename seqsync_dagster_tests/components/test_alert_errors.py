@@ -127,7 +127,8 @@ def test_message_and_line_and_never_the_address(case: str) -> None:
 
 def test_an_address_in_the_file_is_shown_nowhere() -> None:
     text = sequence(f"{{to: 'json://{SECRET}', when: failed}}")
-    with location(crm=text) as made:
+    shared = f"  defaults: {{alerts: [{{to: 'json://{SECRET}/shared', when: drift}}]}}\n  dbt: null"
+    with location(crm=text.replace("  dbt: null", shared, 1)) as made:
         component = made.component("crm")
         defs = made.load()
     assert isinstance(component, SyncSequence)
@@ -135,6 +136,13 @@ def test_an_address_in_the_file_is_shown_nowhere() -> None:
     assert SECRET not in repr(component) + repr(spec) + spec.model_dump_json() + str(spec.model_dump())
     assert SECRET not in repr(defs.resolve_asset_graph().get(dg.AssetKey(["crm", "accounts"])))
     assert "crm_watch" in {sensor.name for sensor in defs.sensors or ()}
+
+
+def test_a_file_that_is_no_yaml_does_not_show_an_address_either() -> None:
+    with location(crm=sequence(f"{{to: 'json://{SECRET}', when: [failed}}")) as made:
+        found = error_of(made)
+    assert "this is not YAML" in found
+    assert SECRET not in found
 
 
 def test_a_sequence_without_alerts_has_no_sensor_for_them() -> None:

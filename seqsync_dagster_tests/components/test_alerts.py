@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
 from seqsync_dagster.components import alerting
+from seqsync_dagster.components.sequence_component import SyncSequence
+from seqsync_dagster.components.warehouse_component import Warehouse
 from seqsync_dagster.engine.report import DriftReport, FinishReport, RowProblem
 from seqsync_dagster.errors import DestinationUnreachable, GuardTripped, JournalUnavailable, LeaseHeld
 from seqsync_dagster.notify import outgoing
@@ -340,10 +341,16 @@ def test_drift_is_told_and_that_it_is_gone() -> None:
     assert alerting.facts_of(Ending("success", "", gone), timedelta(0), Clock.now).drifted == 0
 
 
-def test_nothing_is_followed_where_there_are_no_alerts(tmp_path: Path) -> None:
-    with location(crm=PAIR) as made:
-        found = made.component("crm")
-        assert found.watches(None) == []  # type: ignore[attr-defined]
+def test_nothing_is_followed_where_there_are_no_alerts() -> None:
+    def follows(text: str) -> int:
+        with location(crm=text) as made:
+            component = made.component("crm")
+            assert isinstance(component, SyncSequence)
+            warehouse = made.component("warehouse")
+            assert isinstance(warehouse, Warehouse)
+            return len(component.watches(warehouse))
+
+    assert follows(PAIR.replace("\n  syncs:", ALERTS, 1)) == follows(PAIR) + 1
 
 
 @pytest.fixture(autouse=True)

@@ -162,15 +162,18 @@ def test_where_nothing_can_be_reached_the_file_loads_and_says_so(
         project.load()
     assert "        # Guessed: compare them with the object's own names" in guessed
     assert "        NumberOfEmployees: number_of_employees\n" in guessed
+    assert guessed.endswith("        # Columns without a field of their name: parent_account_id\n")
     assert "The destination could not be asked" in capsys.readouterr().err
     with scaffolded(project, table="crm.nowhere", object="Account") as empty:
         project.load()
-    assert "# crm.nowhere could not be looked at (crm.nowhere is not in the warehouse" in empty
+    assert "# crm.nowhere could not be looked at: its columns are not known.\n" in empty
+    assert "crm.nowhere is not in the warehouse. Was it built?" in capsys.readouterr().err
     assert "        # Put your own here: destination field <- column." in empty
     monkeypatch.delenv("TEST_SALESFORCE_URL")
     with scaffolded(project, table="crm.accounts", object="Account") as unset:
         project.load()
-    assert "TEST_SALESFORCE_URL" in unset.splitlines()[0]
+    assert unset == guessed
+    assert "the environment variable TEST_SALESFORCE_URL, which is not set" in capsys.readouterr().err
 
 
 def test_what_cannot_be_is_said_and_nothing_is_written(project: Location) -> None:

@@ -34,6 +34,7 @@ attributes:
       key: id
       object: Account
       match: External_Id__c
+      drift: {}
       fields: {Name: name, ParentId: {parent: accounts, from: parent_id}}
     - name: contacts
       table: crm.contacts
@@ -231,6 +232,18 @@ def test_a_sync_run_alone_has_a_root_as_well(
         assert run(defs, instance, select=[dg.AssetKey(["crm", "accounts"])]).success
     assert {s.name for s in there.spans} >= {"sequence crm", "sync accounts"}
     assert (there.lines, there.total("seqsync.rows", fate="unchanged")) == ([], 6)
+
+
+def test_a_drift_check_is_followed_as_well(
+    defs: dg.Definitions, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, first: Run
+) -> None:
+    with collector() as there:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", there.url)
+        assert run(defs, instance, job="crm_drift").success
+    root, drift = there.span("sequence crm"), there.span("drift accounts")
+    assert drift.parent_span_id == root.span_id
+    assert plain(drift.attributes)["seqsync.checked"] == 6
+    assert there.total("seqsync.drift.records", sync="accounts", drift="same") == 6
 
 
 class Nobody:
