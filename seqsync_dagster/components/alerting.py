@@ -20,6 +20,7 @@ from seqsync_dagster.notify.judging import Facts, Refused
 from seqsync_dagster.notify.notice import Notice, distinct, event
 from seqsync_dagster.notify.telling import Announcer
 from seqsync_dagster.sequence.alerts import addresses
+from seqsync_dagster.sequence.words import FINISH, drift_step, sync_of_step
 
 if TYPE_CHECKING:
     from seqsync_dagster.components.watching import Beginning, Ending, Watch
@@ -38,8 +39,6 @@ UI_URL = "SEQSYNC_UI_URL"
 
 #: How long a step that has ended waits for its messages to arrive.
 PATIENCE_S = 5.0
-
-FINISH = "finish"
 
 #: What is a sequence's own, and not that of each of its syncs.
 WHOLE = ""
@@ -70,13 +69,20 @@ def channels_of(sequence: SequenceSpec, name: str) -> list[Channel]:
             replace(c, conditions={n: each for n, each in c.conditions.items() if n in _OF_THE_WHOLE}, events=())
             for c in found
         ]
-    sync = name.removesuffix(".drift")
+    sync = sync_of_step(name)
     own = sequence.alerts_of(sync)[len(sequence.alerts) :]
     shared = [
         alert.model_copy(update={"when": tuple(c for c in alert.when if c.name != "no_run_in")})
         for alert in sequence.alerts
     ]
     return channels([*own, *shared])
+
+
+def everybody(sequence: SequenceSpec) -> dict[str, list[Channel]]:
+    """Who is told of each step, and of the sequence as a whole."""
+    names = [WHOLE, FINISH, *(sync.name for sync in sequence.syncs)]
+    found = {name: channels_of(sequence, name) for name in names}
+    return found | {drift_step(sync.name): found[sync.name] for sync in sequence.syncs if sync.drift is not None}
 
 
 def utc_now() -> datetime:
@@ -162,7 +168,6 @@ class _Following:
         self._show_problems()
 
     def _last_word(self, journal: Journal, facts: Facts, notice: Notice) -> None:
-        journal.alerts_of(self._sequence.name).ended(self._name, self._run_id)
         # What waits is older than what comes now.
         self._announcer.take_up(journal)
         self._announcer.turn(journal, notice, facts, self._channels)
@@ -170,6 +175,8 @@ class _Following:
             of_all = replace(notice, sync=WHOLE, owners=self._sequence.owners)
             whole = Facts(failed=False, last_run=notice.at)
             self._announcer.turn(journal, of_all, whole, channels_of(self._sequence, WHOLE))
+        # Last: of a process that is killed before, the sensor tells.
+        journal.alerts_of(self._sequence.name).ended(self._name, self._run_id)
 
     def _ending_notice(self, ending: Ending) -> Notice:
         from seqsync_dagster.engine.standing import waiting
@@ -237,8 +244,8 @@ def show_failed(instance: dg.DagsterInstance, run_id: str, names: Collection[str
 def notice_of(sequence: SequenceSpec, name: str, at: datetime, run_id: str | None, text: str) -> Notice:
     """What every message about a step, or about the sequence as a whole, says."""
     owners, links = sequence.owners, sequence.links
-    with suppress(StopIteration):
-        sync = sequence.sync(name.removesuffix(".drift"))
+    with suppress(KeyError):
+        sync = sequence.sync(sync_of_step(name))
         owners, links = sync.owners or owners, {**links, **sync.links}
     return Notice(
         kind="raised",
@@ -277,6 +284,7 @@ def facts_of(ending: Ending, took: timedelta, now: datetime) -> Facts:
                 took=took,
                 resync_reason=report.resync_reason,
                 whole=True,
+                some_rows=report.some_rows,
                 last_run=now,
             )
         case FinishReport():

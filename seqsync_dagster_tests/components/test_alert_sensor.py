@@ -13,6 +13,7 @@ from seqsync_dagster.components import alert_sensor, alerting
 from seqsync_dagster.components.sequence_component import SyncSequence
 from seqsync_dagster.errors import JournalUnavailable
 from seqsync_dagster.journal import Journal, Scope, tables
+from seqsync_dagster.notify.judging import Verdict
 from seqsync_dagster_tests.notify.listener import Listener, nobody
 
 from .location import PAIR, location, run
@@ -160,6 +161,7 @@ def test_no_run_and_rows_that_wait_meanwhile(
     engine: Engine,
     ops: Listener,
     hook: Listener,
+    journal: Journal,
     clock: Clock,
 ) -> None:
     engine.answers["contacts"] = report("contacts", verdict="partial", held_missing=1)
@@ -169,8 +171,12 @@ def test_no_run_and_rows_that_wait_meanwhile(
     watch.tick()
     assert (ops.titles, hook.titles) == ([], ["crm/contacts: no run"]), "the sync has a channel of its own"
     clock.now += timedelta(hours=1)
+    [channel] = [c for _, c, _ in journal.alerts_of("crm").begun()]
+    say = Verdict(watched=frozenset({"held_longer_than"}))
+    taken_out = journal.alerts_of("crm").turn("leads", channel, clock.now - timedelta(hours=9), lambda _: say, str)
+    assert taken_out == []
     watch.tick()
-    assert ops.titles == ["crm/contacts: rows are held too long"]
+    assert ops.titles == ["crm/contacts: rows are held too long"], "and not of a sync that is in no file any more"
     clock.now += timedelta(hours=24)
     watch.tick()
     watch.tick()
