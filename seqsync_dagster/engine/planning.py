@@ -138,7 +138,7 @@ def _plan(
         assert known is not None
         case_sensitive = known.case_sensitive
     work = work.above(known)
-    registry.create_tables(connection, tables, sync)
+    registry.create_tables(connection, tables, sync, known.mapping if known is not None else None)
     registry.claim(connection, tables, *names, work.epoch)
     if new:
         registry.update(

@@ -325,12 +325,20 @@ def _verdicts(
     if request.sync.once_at_most and not request.named:
         verdicts.append((ledger.c.state == t.UNRESOLVED, t.WAITING, "UNRESOLVED", _UNRESOLVED))
     verdicts += _several_parents(request.sync, d)
+    tried = sa.and_(waits, ledger.c.state == t.REJECTED, ledger.c.tried_fingerprint == d.c.fingerprint)
+    # A refused row whose parent has gone meanwhile is judged anew when it is tried again, and not by whether other rows
+    # have made a plan necessary.
+    rests = sa.or_(ledger.c.retry_at.is_(None), ledger.c.retry_at > request.now)
+    may_be_held = sa.not_(sa.func.coalesce(sa.and_(tried, rests), sa.false(), type_=sa.Boolean))
+    if request.full or request.named or request.resync:
+        may_be_held = sa.true()
     for r in references:
         if r.unusable is not None:
             verdicts.append((r.unusable.is_not(None), t.REFUSED, "LOOKUP_UNUSABLE", r.unusable))
         if r.if_missing == "hold":
-            verdicts.append((sa.and_(r.missing, r.pending), t.HELD_PENDING, "PARENT_PENDING", r.message))
-            verdicts.append((r.missing, t.HELD_MISSING, r.code, r.message))
+            held = sa.and_(r.missing, may_be_held)
+            verdicts.append((sa.and_(held, r.pending), t.HELD_PENDING, "PARENT_PENDING", r.message))
+            verdicts.append((held, t.HELD_MISSING, r.code, r.message))
         elif r.if_missing == "reject":
             verdicts.append((r.missing, t.REFUSED, r.code, r.message))
     if request.sync.mode == "update":
@@ -350,7 +358,6 @@ def _verdicts(
         lost = lost.concat(" is gone in the destination, and no other has this key; name the row in only_keys ")
         lost = lost.concat("to have it created again. ").concat(before)
         verdicts.append((sa.and_(waits, ledger.c.state == t.GONE), t.WAITING, "GONE", lost))
-        tried = sa.and_(waits, ledger.c.state == t.REJECTED, ledger.c.tried_fingerprint == d.c.fingerprint)
         if not request.full:
             given_up = sa.literal("refused ").concat(sa.cast(ledger.c.attempts, sa.Text)).concat(" times; ")
             given_up = given_up.concat("change the row, or requeue it, to have it tried again. ")

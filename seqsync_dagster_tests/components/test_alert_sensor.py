@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin
 
 from seqsync_dagster.components import alert_sensor, alerting
 from seqsync_dagster.components.sequence_component import SyncSequence
@@ -19,6 +20,7 @@ from seqsync_dagster_tests.notify.listener import Listener, nobody
 from .location import PAIR, location, run
 from .test_alerts import Clock, clock, forgetful, hook, ops
 from .test_steps import Engine, engine, report
+from .test_triggers import run_of
 
 __all__ = ["clock", "engine", "forgetful", "hook", "ops"]
 
@@ -48,8 +50,15 @@ class Watch:
 
     def tick(self) -> str:
         """What it says of its look."""
-        with dg.build_sensor_context(
-            self._instance, cursor=self._cursor, repository_def=self._defs.get_repository_def()
+        with dg.SensorEvaluationContext(
+            instance_ref=None,
+            instance=self._instance,
+            last_tick_completion_time=None,
+            last_run_key=None,
+            cursor=self._cursor,
+            repository_name=None,
+            repository_def=self._defs.get_repository_def(),
+            code_location_origin=RegisteredCodeLocationOrigin("sales"),
         ) as context:
             done = self._defs.resolve_sensor_def("crm_watch").evaluate_tick(context)
         self._cursor = done.cursor
@@ -137,7 +146,11 @@ def test_a_run_that_fails_before_any_sync_is_told_of_the_sequence(
     watch: Watch, defs: dg.Definitions, instance: dg.DagsterInstance, engine: Engine, ops: Listener
 ) -> None:
     watch.tick()
+    instance.add_run(run_of("crm", dg.DagsterRunStatus.FAILURE, "finance"))
+    watch.tick()
+    assert ops.titles == [], "another code location has a sequence of that name"
     instance.report_run_failed(started(instance))
+    instance.add_run(run_of("crm", dg.DagsterRunStatus.SUCCESS, "finance"))
     watch.tick()
     watch.tick()
     assert ops.titles == ["crm: failed"]
