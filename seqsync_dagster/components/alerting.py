@@ -14,7 +14,7 @@ import dagster as dg
 
 from seqsync_dagster.engine.report import DriftReport, FinishReport, SyncReport
 from seqsync_dagster.engine.telling import PlanReady
-from seqsync_dagster.errors import GuardTripped, LeaseLost, PlanOutdated, SeqsyncError, SequenceStopped
+from seqsync_dagster.errors import GuardTripped, LeaseLost, PlanOutdated, SeqsyncError, SequenceStopped, Unfulfillable
 from seqsync_dagster.notify.channels import Channel, channels, unknown_address
 from seqsync_dagster.notify.judging import Facts, Refused
 from seqsync_dagster.notify.notice import Notice, distinct, event
@@ -258,11 +258,12 @@ def facts_of(ending: Ending, took: timedelta, now: datetime) -> Facts:
     """What a step's end says of the conditions.
 
     Nothing, when another run is at the sync, when somebody stopped the run, when the destination still works, when a
-    sync above is stopped (that one's message names who waits), or when the plan somebody asked for is no more.
+    sync above is stopped (that one's message names who waits), or when what somebody asked the run
+    for cannot be done.
     """
     if ending.how in ("refused", "cancelled", "in_progress"):
         return Facts()
-    if isinstance(ending.error, SequenceStopped | LeaseLost | PlanOutdated):
+    if isinstance(ending.error, SequenceStopped | LeaseLost | PlanOutdated | Unfulfillable):
         return Facts()
     report, failed = ending.report, ending.how == "failed"
     match report:
