@@ -155,14 +155,16 @@ class _Following:
         )
         facts = facts_of(ending, timedelta(seconds=time.monotonic() - self._began), utc_now())
         notice = self._ending_notice(ending)
-        if not self._kept(lambda journal: self._last_word(journal, facts, notice)):
+        # A run that came to its end held the sync's lease: whoever had it before is gone, whatever Dagster thinks.
+        took_over = ending.report is not None
+        if not self._kept(lambda journal: self._last_word(journal, facts, notice, took_over)):
             self._announcer.without_journal(notice, facts, self._channels)
         for undelivered in self._announcer.close(PATIENCE_S):
             self._problems.append((undelivered.channel.label, undelivered.reason))
         self._show_problems()
 
-    def _last_word(self, journal: Journal, facts: Facts, notice: Notice) -> None:
-        journal.alerts_of(self._sequence.name).ended(self._name, self._run_id)
+    def _last_word(self, journal: Journal, facts: Facts, notice: Notice, took_over: bool) -> None:
+        journal.alerts_of(self._sequence.name).ended(self._name, self._run_id, took_over=took_over)
         # What waits is older than what comes now.
         self._announcer.take_up(journal)
         self._announcer.turn(journal, notice, facts, self._channels)

@@ -177,13 +177,19 @@ class Alerts:
                 )
             )
 
-    def ended(self, sync: str, run_id: str) -> None:
-        """A step has had its last word, or what became of it was told by others."""
+    def ended(self, sync: str, run_id: str, *, took_over: bool = False) -> None:
+        """A step has had its last word, or what became of it was told by others.
+
+        `took_over`: so has every step of the sync that began before it, for no two are at work at once.
+        """
         s = tables.step.c
+        own = (s.sequence == self._sequence, s.sync == sync, s.run_id == run_id)
         with self._database.write() as connection:
-            connection.execute(
-                sa.delete(tables.step).where(s.sequence == self._sequence, s.sync == sync, s.run_id == run_id)
-            )
+            if took_over:
+                began = connection.execute(sa.select(s.began_at).where(*own)).scalar_one_or_none() or 0
+                before = (s.sequence == self._sequence, s.sync == sync, s.began_at < began)
+                connection.execute(sa.delete(tables.step).where(*before))
+            connection.execute(sa.delete(tables.step).where(*own))
 
     def under_way(self) -> list[StepUnderWay]:
         """The steps without a last word, oldest first."""

@@ -132,6 +132,27 @@ def test_a_run_that_hangs_is_told_while_it_is_there(
     assert "gives no sign of life any more" in ops.messages[1]
 
 
+def test_a_killed_run_that_a_later_one_took_over_says_nothing_any_more(
+    watch: Watch,
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    engine: Engine,
+    ops: Listener,
+    journal: Journal,
+    clock: Clock,
+) -> None:
+    watch.tick()
+    # Dagster takes it for at work, for ever.
+    killed = started(instance)
+    journal.alerts_of("crm").began("accounts", killed.run_id, clock.now)
+    clock.now += timedelta(minutes=31)
+    assert run(defs, instance).success
+    assert watch.tick() == "Nothing new to tell."
+    instance.report_run_canceled(killed)
+    assert watch.tick() == "Nothing new to tell."
+    assert ops.titles == []
+
+
 def test_a_run_that_fails_before_any_sync_is_told_of_the_sequence(
     watch: Watch, defs: dg.Definitions, instance: dg.DagsterInstance, engine: Engine, ops: Listener
 ) -> None:
