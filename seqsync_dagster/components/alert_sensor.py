@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from seqsync_dagster.components.alerting import WHOLE, channels_of, notice_of, utc_now
+from seqsync_dagster.components.alerting import WHOLE, channels_of, end_what_is_gone, notice_of, utc_now
 from seqsync_dagster.components.outcome import OUTCOME
 from seqsync_dagster.errors import SeqsyncError
 from seqsync_dagster.notify.judging import Facts
@@ -75,6 +75,7 @@ def _look(
         look.at_steps()
         look.at_runs(watching_since)
         look.at_syncs(watching_since)
+        end_what_is_gone(sequence, journal, announcer, None)
         look.at_what_has_begun()
     undelivered = announcer.close(PATIENCE_S)
     failed = sorted({f"{each.channel.label}: {each.reason}" for each in undelivered})
