@@ -2,6 +2,7 @@
 
     SeqsyncError
      +- ConfigurationError      a file or setting is wrong; nothing was sent
+     |   +- Unfulfillable       what somebody asked a run for cannot be done; nothing was sent
      +- WarehouseError          the model or the ledger cannot be read or written
      |   +- WarehouseLocked     another process holds the DuckDB file
      |   +- ModelMissing        the model's relation, or one of its columns, is not there
@@ -72,6 +73,10 @@ class LeaseHeld(StateError):
 
 class LeaseLost(StateError):
     """This run's lease was taken over; it must not write any more."""
+
+
+class Unfulfillable(ConfigurationError):
+    """What somebody asked a run for cannot be done: the run is wrong, and not how its sync stands. Nothing was sent."""
 
 
 class PlanOutdated(StateError):

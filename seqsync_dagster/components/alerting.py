@@ -14,7 +14,7 @@ import dagster as dg
 
 from seqsync_dagster.engine.report import DriftReport, FinishReport, SyncReport
 from seqsync_dagster.engine.telling import PlanReady
-from seqsync_dagster.errors import GuardTripped, LeaseLost, PlanOutdated, SeqsyncError, SequenceStopped
+from seqsync_dagster.errors import GuardTripped, LeaseLost, PlanOutdated, SeqsyncError, SequenceStopped, Unfulfillable
 from seqsync_dagster.notify.channels import Channel, channels, unknown_address
 from seqsync_dagster.notify.judging import Facts, Refused
 from seqsync_dagster.notify.notice import Notice, distinct, event
@@ -83,6 +83,29 @@ def everybody(sequence: SequenceSpec) -> dict[str, list[Channel]]:
     names = [WHOLE, FINISH, *(sync.name for sync in sequence.syncs)]
     found = {name: channels_of(sequence, name) for name in names}
     return found | {drift_step(sync.name): found[sync.name] for sync in sequence.syncs if sync.drift is not None}
+
+
+def end_what_is_gone(sequence: SequenceSpec, journal: Journal, announcer: Announcer, run_id: str | None) -> None:
+    """Tell that what was told of syncs which are not in the sequence any more is over, and forget it.
+
+    Else it would be told as soon as it has lasted, and of a later sync of that name nobody would hear.
+    """
+    book, now = journal.alerts_of(sequence.name), utc_now()
+    nothing = Facts(
+        failed=False,
+        guarded=False,
+        refused=Refused(0, 0, 0),
+        held=0,
+        took=timedelta(0),
+        drifted=0,
+        whole=True,
+        last_run=now,
+    )
+    for name in sorted(book.told_of() - everybody(sequence).keys()):
+        text = f"{sequence.name}/{name} is no sync of {sequence.name} any more. Nothing is told of it from now on."
+        notice = notice_of(sequence, name, now, run_id, text)
+        announcer.turn(journal, notice, nothing, channels_of(sequence, name))
+        book.forget(name)
 
 
 def utc_now() -> datetime:
@@ -161,22 +184,26 @@ class _Following:
         )
         facts = facts_of(ending, timedelta(seconds=time.monotonic() - self._began), utc_now())
         notice = self._ending_notice(ending)
-        if not self._kept(lambda journal: self._last_word(journal, facts, notice)):
+        # A run that came to its end held the sync's lease: whoever had it before is gone, whatever Dagster thinks.
+        took_over = ending.report is not None
+        if not self._kept(lambda journal: self._last_word(journal, facts, notice, took_over)):
             self._announcer.without_journal(notice, facts, self._channels)
         for undelivered in self._announcer.close(PATIENCE_S):
             self._problems.append((undelivered.channel.label, undelivered.reason))
         self._show_problems()
 
-    def _last_word(self, journal: Journal, facts: Facts, notice: Notice) -> None:
+    def _last_word(self, journal: Journal, facts: Facts, notice: Notice, took_over: bool) -> None:
         # What waits is older than what comes now.
         self._announcer.take_up(journal)
         self._announcer.turn(journal, notice, facts, self._channels)
+        if self._name == FINISH:
+            end_what_is_gone(self._sequence, journal, self._announcer, self._run_id)
         if self._name == FINISH and facts.failed is False:
             of_all = replace(notice, sync=WHOLE, owners=self._sequence.owners)
             whole = Facts(failed=False, last_run=notice.at)
             self._announcer.turn(journal, of_all, whole, channels_of(self._sequence, WHOLE))
         # Last: of a process that is killed before, the sensor tells.
-        journal.alerts_of(self._sequence.name).ended(self._name, self._run_id)
+        journal.alerts_of(self._sequence.name).ended(self._name, self._run_id, took_over=took_over)
 
     def _ending_notice(self, ending: Ending) -> Notice:
         from seqsync_dagster.engine.standing import waiting
@@ -265,11 +292,12 @@ def facts_of(ending: Ending, took: timedelta, now: datetime) -> Facts:
     """What a step's end says of the conditions.
 
     Nothing, when another run is at the sync, when somebody stopped the run, when the destination still works, when a
-    sync above is stopped (that one's message names who waits), or when the plan somebody asked for is no more.
+    sync above is stopped (that one's message names who waits), or when what somebody asked the run
+    for cannot be done.
     """
     if ending.how in ("refused", "cancelled", "in_progress"):
         return Facts()
-    if isinstance(ending.error, SequenceStopped | LeaseLost | PlanOutdated):
+    if isinstance(ending.error, SequenceStopped | LeaseLost | PlanOutdated | Unfulfillable):
         return Facts()
     report, failed = ending.report, ending.how == "failed"
     match report:

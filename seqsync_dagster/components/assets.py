@@ -42,6 +42,7 @@ from seqsync_dagster.errors import (
     PlanOutdated,
     SeqsyncError,
     SequenceStopped,
+    Unfulfillable,
 )
 
 if TYPE_CHECKING:
@@ -276,10 +277,10 @@ def _broken_off(context: dg.AssetExecutionContext, step: Step, error: SeqsyncErr
     if isinstance(error, GuardTripped):
         message, extra = _how_to_approve(error), {"seqsync/plan_id": error.plan_id}
         yield from _only_wanted(context, step, checks.tripped(step.key, message, error.plan_id))
-    # Another run has taken over, and how the sync stands is that one's to say; a plan that cannot be sent any more is
-    # nobody's failure but of the run that asked for it.
+    # Another run has taken over, and how the sync stands is that one's to say; what cannot be done as
+    # it was asked for, such as a plan that was sent already, is nobody's failure but of the run that asked.
     stops = False
-    if not isinstance(error, LeaseLost | PlanOutdated):
+    if not isinstance(error, LeaseLost | PlanOutdated | Unfulfillable):
         standing = yield from _stand(context, step, message)
         message, stops = standing.text, standing.stops
     fail(context, step, message, error, extra, stops=stops)

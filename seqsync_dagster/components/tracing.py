@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from seqsync_dagster.components.outcome import OUTCOME
 from seqsync_dagster.components.private import is_event
 from seqsync_dagster.components.watching import Beginning, Ending, Watcher
-from seqsync_dagster.errors import LeaseLost, PlanOutdated, SequenceStopped
+from seqsync_dagster.errors import LeaseLost, PlanOutdated, SequenceStopped, Unfulfillable
 from seqsync_dagster.telemetry.environment import Signal, wanted
 from seqsync_dagster.telemetry.identity import caller, identity
 
@@ -125,7 +125,7 @@ def _is_last(beginning: Beginning, ending: Ending) -> bool:
     # The steps below do not run.
     if ending.stops or ending.how in ("refused", "cancelled"):
         return True
-    if isinstance(ending.error, SequenceStopped | LeaseLost | PlanOutdated):
+    if isinstance(ending.error, SequenceStopped | LeaseLost | PlanOutdated | Unfulfillable):
         return True
     own = [name for name in _operations(beginning) if name.startswith(f"{beginning.sequence.name}__")]
     return not own or own[-1] == _operation(beginning)

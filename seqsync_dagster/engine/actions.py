@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from seqsync_dagster.engine.options import RunOptions
 from seqsync_dagster.engine.site import Work
-from seqsync_dagster.errors import ConfigurationError
+from seqsync_dagster.errors import Unfulfillable
 from seqsync_dagster.ledger import actions
 from seqsync_dagster.ledger.fingerprint import Model, canonical, fingerprint, key_text
 from seqsync_dagster.ledger.tables import StateTables
@@ -21,7 +21,7 @@ _KEYS_AT_ONCE = 5_000
 
 
 def check_action_syncs(sequence: SequenceSpec, options: RunOptions) -> None:
-    """Raise `ConfigurationError` when an action names a sync that there is not."""
+    """Raise `Unfulfillable` when an action names a sync that there is not."""
     names = [s.name for s in sequence.syncs]
     for action, asked in (
         (actions.REQUEUE, options.requeue),
@@ -30,7 +30,7 @@ def check_action_syncs(sequence: SequenceSpec, options: RunOptions) -> None:
     ):
         for name in asked:
             if name not in names:
-                raise ConfigurationError(
+                raise Unfulfillable(
                     f"{action}: {name!r} is no sync of {sequence.name}.{nearest(name, names)} "
                     f"Syncs: {', '.join(names)}. Nothing was sent."
                 )
@@ -41,7 +41,7 @@ def record_actions(
 ) -> None:
     """Append what this run asks for rows of its sync, and commit: a run that is killed now has been asked.
 
-    Raises one `ConfigurationError` that names every key that is not in the model, or stands in two lists.
+    Raises one `Unfulfillable` that names every key that is not in the model, or stands in two lists.
     """
     sync, asked = work.sync, work.options.actions_on(work.sync.name)
     wanted = {
@@ -50,7 +50,7 @@ def record_actions(
     }
     twice = sorted(k for k, n in Counter(k for keys in wanted.values() for k in keys).items() if n > 1)
     if twice:
-        raise ConfigurationError(
+        raise Unfulfillable(
             f"sync {sync.name}: {', '.join(twice)} in more than one of {', '.join(wanted)}. Say one thing of a row. "
             "Nothing was sent."
         )
@@ -64,7 +64,7 @@ def record_actions(
     lacking = {action: [k for k in some if k not in found] for action, some in wanted.items()}
     wrong = [f"{action}: {', '.join(some)}" for action, some in lacking.items() if some]
     if wrong:
-        raise ConfigurationError(
+        raise Unfulfillable(
             f"sync {sync.name}: the model {sync.source} has no row with the key {'; '.join(wrong)}. Keys are written "
             "as the ledger shows them, the parts of a composite key joined with ':'. Nothing was sent."
         )

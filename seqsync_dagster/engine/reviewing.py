@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from seqsync_dagster.engine.comparing import Comparison
 from seqsync_dagster.engine.options import RunOptions
 from seqsync_dagster.engine.site import Work, checked_account
-from seqsync_dagster.errors import ConfigurationError, PlanOutdated
+from seqsync_dagster.errors import PlanOutdated, Unfulfillable
 from seqsync_dagster.ledger import registry
 from seqsync_dagster.ledger import reviewed as kept
 from seqsync_dagster.ledger.plan import plan_id
@@ -24,12 +24,13 @@ from seqsync_dagster.warehouse.open import Room
 def find_reviewed(work: Work, room: Room) -> tuple[Work, Reviewed]:
     """The plan that the run is asked to send, and the run with the options that the plan was made with.
 
-    Raises `PlanOutdated` when it is not there, has expired, or the ledger or the org is another one by now.
+    Raises `PlanOutdated` when it is not there, has expired, or the ledger or the org is another one by now, and
+    `Unfulfillable` when the run has other options, too.
     """
     sync, wanted = work.sync, work.options.plan_id
     assert wanted is not None
     if replace(work.options, plan_id=None) != RunOptions():
-        raise ConfigurationError(
+        raise Unfulfillable(
             f"sync {sync.name}: plan_id sends a plan as it was read, with the options it was made with. Leave the "
             "other options out."
         )

@@ -127,6 +127,18 @@ class Alerts:
             ).all()
         return [(row.sync, row.channel, _told(row)) for row in rows]
 
+    def told_of(self) -> set[str]:
+        """The syncs of which something has begun, or was told, that is not over; empty: the sequence as a whole."""
+        a = tables.alert.c
+        with self._database.read() as connection:
+            return set(connection.execute(sa.select(a.sync).where(a.sequence == self._sequence).distinct()).scalars())
+
+    def forget(self, sync: str) -> None:
+        """Nothing was ever told of this sync."""
+        a = tables.alert.c
+        with self._database.write() as connection:
+            connection.execute(sa.delete(tables.alert).where(a.sequence == self._sequence, a.sync == sync))
+
     def take_up(self, channels: Collection[str]) -> list[Kept]:
         """Messages for these channels that nobody is sending, oldest first. Whoever takes them has `CLAIM`."""
         m, now = tables.letter.c, database_now()
@@ -178,13 +190,19 @@ class Alerts:
                 )
             )
 
-    def ended(self, sync: str, run_id: str) -> None:
-        """A step has had its last word, or what became of it was told by others."""
+    def ended(self, sync: str, run_id: str, *, took_over: bool = False) -> None:
+        """A step has had its last word, or what became of it was told by others.
+
+        `took_over`: so has every step of the sync that began before it, for no two are at work at once.
+        """
         s = tables.step.c
+        own = (s.sequence == self._sequence, s.sync == sync, s.run_id == run_id)
         with self._database.write() as connection:
-            connection.execute(
-                sa.delete(tables.step).where(s.sequence == self._sequence, s.sync == sync, s.run_id == run_id)
-            )
+            if took_over:
+                began = connection.execute(sa.select(s.began_at).where(*own)).scalar_one_or_none() or 0
+                before = (s.sequence == self._sequence, s.sync == sync, s.began_at < began)
+                connection.execute(sa.delete(tables.step).where(*before))
+            connection.execute(sa.delete(tables.step).where(*own))
 
     def forget_others(self, channels: Mapping[str, Collection[str]]) -> None:
         """Forget what was told of syncs that are not there any more, or to channels that hear of them no more.

@@ -10,6 +10,8 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _PART = re.compile(r"(\d+)\s*([smhd])")
+#: Longer ones lead out of the calendar when they are added to a date.
+_MOST = timedelta(days=36_500)
 
 
 def as_duration(value: Any) -> timedelta:
@@ -22,7 +24,9 @@ def as_duration(value: Any) -> timedelta:
     try:
         length = sum((timedelta(**{_UNITS[unit]: int(n)}) for n, unit in _PART.findall(text)), timedelta())
     except OverflowError:
-        raise ValueError(f"{value!r} is longer than anything lasts. Write e.g. 30m or 26h.") from None
+        length = timedelta.max
+    if length > _MOST:
+        raise ValueError(f"{value!r} is longer than anything lasts. Write e.g. 30m or 26h.")
     if not length:
         raise ValueError(f"{value!r} is no time at all. Write e.g. 30m or 26h.")
     return length

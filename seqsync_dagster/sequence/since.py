@@ -16,6 +16,9 @@ from seqsync_dagster.sequence.words import known_zone
 #: Any moment will do for a look at whether there is a next time.
 _SOME_DAY = datetime(2000, 1, 1, tzinfo=UTC)
 
+#: A hundred years: what is longer leads out of the calendar.
+_MOST_MINUTES = 100 * 366 * 24 * 60
+
 
 class ChangedSince(Strict):
     """The column that says when a row of the model changed last."""
@@ -25,6 +28,7 @@ class ChangedSince(Strict):
         float,
         Field(
             ge=0,
+            le=_MOST_MINUTES,
             description="How long before the latest change that was seen reading starts again: longer than it takes "
             "from a row's time to the moment when others can read the row. Default: 60.",
         ),
@@ -51,6 +55,9 @@ class FullScan(Strict):
     @classmethod
     def _cron(cls, value: str) -> str:
         try:
+            if len(value.split()) != 5:
+                # CronSim takes a sixth one, first, for seconds.
+                raise CronSimError("Wrong number of fields")
             next(CronSim(value, _SOME_DAY))
         except (CronSimError, StopIteration) as error:
             why = f": {error}" if str(error) else ""

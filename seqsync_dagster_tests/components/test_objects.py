@@ -103,7 +103,7 @@ def test_tags_links_freshness_and_pools_come_from_the_file() -> None:
     assert ops == {"crm__accounts": "salesforce", "crm__contacts": "salesforce", "crm__finish": "salesforce"}
 
 
-@pytest.mark.parametrize("given", ["26", "1 fortnight", "h", "0m", "9999999999d"])
+@pytest.mark.parametrize("given", ["26", "1 fortnight", "h", "0m", "9999999999d", "99999d"])
 def test_a_length_of_time_that_is_none(given: str) -> None:
     text = PAIR.replace("  owners: team:revops\n", f"  owners: team:revops\n  fresh_within: {given} # <--\n")
     with location() as made:

@@ -80,6 +80,8 @@ def test_a_plan_is_told_on_the_assets_written_for_ci_and_sent_as_it_was_read(
     assert "there is no plan" in str(failures[0].user_failure_data)
     # What somebody asked for in vain stops nobody: the syncs below do not wait for anything.
     assert "wait until" not in str(failures[0].user_failure_data)
+    mistyped = run(defs, instance, config={"requeue": {"acounts": ["A1"]}})
+    assert "Did you mean 'accounts'?" in str([e.step_failure_data for e in mistyped.all_events if e.is_step_failure])
     assert run(defs, instance, job="__ASSET_JOB", select=[CONTACTS]).success
     assert {r["Name"] for r in org.records("Account")} == {"name 0", "name 1", "name 2"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -50,6 +51,8 @@ def test_the_column_stands_alone_or_with_its_overlap() -> None:
         ({"changed_since": "updated_at"}, "changed_since needs full_scan"),
         ({"full_scan": NIGHTLY}, "full_scan needs changed_since"),
         ({"changed_since": "u", "full_scan": {"cron": "0 3 * *"}}, "'0 3 * *' is no cron expression: Wrong number"),
+        ({"changed_since": "u", "full_scan": {"cron": "0 0 3 * * *"}}, "It has five fields"),
+        ({"changed_since": {"column": "u", "overlap_minutes": math.inf}, "full_scan": NIGHTLY}, "less than or equal"),
         ({"changed_since": "u", "full_scan": {"cron": "0 0 30 2 *"}}, "is no cron expression"),
         ({"changed_since": "u", "full_scan": {**NIGHTLY, "timezone": "Europe/Pari"}}, "Did you mean 'Europe/Paris'?"),
         ({"changed_since": 5, "full_scan": NIGHTLY}, "changed_since is the name of a column, or {column: NAME"),
