@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from seqsync_dagster.components.alerting import WHOLE, channels_of, end_what_is_gone, notice_of, utc_now
+from seqsync_dagster.components.alerting import WHOLE, channels_of, everybody, notice_of, utc_now
 from seqsync_dagster.components.outcome import OUTCOME
 from seqsync_dagster.errors import SeqsyncError
 from seqsync_dagster.notify.judging import Facts
@@ -65,17 +65,17 @@ def _look(
     watching_since: datetime,
     killed: list[str],
 ) -> str:
-    names = [WHOLE, *(sync.name for sync in sequence.syncs)]
-    everybody = {channel.digest: channel for name in names for channel in channels_of(sequence, name)}
+    told = everybody(sequence)
+    listening = {channel.digest: channel for channels in told.values() for channel in channels}
     # A name of its own: what failed at the last look is tried again.
-    announcer = Announcer(sequence.name, list(everybody.values()), f"watch {uuid.uuid4().hex}", open_journal)
+    announcer = Announcer(sequence.name, list(listening.values()), f"watch {uuid.uuid4().hex}", open_journal)
     with open_journal() as journal:
         look = _Look(context.instance, sequence, journal, announcer, now, killed)
+        journal.alerts_of(sequence.name).forget_others({n: [c.digest for c in found] for n, found in told.items()})
         announcer.take_up(journal)
         look.at_steps()
         look.at_runs(watching_since)
         look.at_syncs(watching_since)
-        end_what_is_gone(sequence, journal, announcer, None)
         look.at_what_has_begun()
     undelivered = announcer.close(PATIENCE_S)
     failed = sorted({f"{each.channel.label}: {each.reason}" for each in undelivered})

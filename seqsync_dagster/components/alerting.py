@@ -20,6 +20,7 @@ from seqsync_dagster.notify.judging import Facts, Refused
 from seqsync_dagster.notify.notice import Notice, distinct, event
 from seqsync_dagster.notify.telling import Announcer
 from seqsync_dagster.sequence.alerts import addresses
+from seqsync_dagster.sequence.words import FINISH, drift_step, sync_of_step
 
 if TYPE_CHECKING:
     from seqsync_dagster.components.watching import Beginning, Ending, Watch
@@ -38,8 +39,6 @@ UI_URL = "SEQSYNC_UI_URL"
 
 #: How long a step that has ended waits for its messages to arrive.
 PATIENCE_S = 5.0
-
-FINISH = "finish"
 
 #: What is a sequence's own, and not that of each of its syncs.
 WHOLE = ""
@@ -70,7 +69,7 @@ def channels_of(sequence: SequenceSpec, name: str) -> list[Channel]:
             replace(c, conditions={n: each for n, each in c.conditions.items() if n in _OF_THE_WHOLE}, events=())
             for c in found
         ]
-    sync = name.removesuffix(".drift")
+    sync = sync_of_step(name)
     own = sequence.alerts_of(sync)[len(sequence.alerts) :]
     shared = [
         alert.model_copy(update={"when": tuple(c for c in alert.when if c.name != "no_run_in")})
@@ -79,28 +78,11 @@ def channels_of(sequence: SequenceSpec, name: str) -> list[Channel]:
     return channels([*own, *shared])
 
 
-def end_what_is_gone(sequence: SequenceSpec, journal: Journal, announcer: Announcer, run_id: str | None) -> None:
-    """Tell that what was told of syncs which are not in the sequence any more is over, and forget it.
-
-    Else it would be told as soon as it has lasted, and of a later sync of that name nobody would hear.
-    """
-    book, now = journal.alerts_of(sequence.name), utc_now()
-    here = {WHOLE, FINISH, *(s.name for s in sequence.syncs), *(f"{s.name}.drift" for s in sequence.syncs if s.drift)}
-    nothing = Facts(
-        failed=False,
-        guarded=False,
-        refused=Refused(0, 0, 0),
-        held=0,
-        took=timedelta(0),
-        drifted=0,
-        whole=True,
-        last_run=now,
-    )
-    for name in sorted(book.told_of() - here):
-        text = f"{sequence.name}/{name} is no sync of {sequence.name} any more. Nothing is told of it from now on."
-        notice = notice_of(sequence, name, now, run_id, text)
-        announcer.turn(journal, notice, nothing, channels_of(sequence, name))
-        book.forget(name)
+def everybody(sequence: SequenceSpec) -> dict[str, list[Channel]]:
+    """Who is told of each step, and of the sequence as a whole."""
+    names = [WHOLE, FINISH, *(sync.name for sync in sequence.syncs)]
+    found = {name: channels_of(sequence, name) for name in names}
+    return found | {drift_step(sync.name): found[sync.name] for sync in sequence.syncs if sync.drift is not None}
 
 
 def utc_now() -> datetime:
@@ -188,16 +170,15 @@ class _Following:
         self._show_problems()
 
     def _last_word(self, journal: Journal, facts: Facts, notice: Notice, took_over: bool) -> None:
-        journal.alerts_of(self._sequence.name).ended(self._name, self._run_id, took_over=took_over)
         # What waits is older than what comes now.
         self._announcer.take_up(journal)
         self._announcer.turn(journal, notice, facts, self._channels)
-        if self._name == FINISH:
-            end_what_is_gone(self._sequence, journal, self._announcer, self._run_id)
         if self._name == FINISH and facts.failed is False:
             of_all = replace(notice, sync=WHOLE, owners=self._sequence.owners)
             whole = Facts(failed=False, last_run=notice.at)
             self._announcer.turn(journal, of_all, whole, channels_of(self._sequence, WHOLE))
+        # Last: of a process that is killed before, the sensor tells.
+        journal.alerts_of(self._sequence.name).ended(self._name, self._run_id, took_over=took_over)
 
     def _ending_notice(self, ending: Ending) -> Notice:
         from seqsync_dagster.engine.standing import waiting
@@ -265,8 +246,8 @@ def show_failed(instance: dg.DagsterInstance, run_id: str, names: Collection[str
 def notice_of(sequence: SequenceSpec, name: str, at: datetime, run_id: str | None, text: str) -> Notice:
     """What every message about a step, or about the sequence as a whole, says."""
     owners, links = sequence.owners, sequence.links
-    with suppress(StopIteration):
-        sync = sequence.sync(name.removesuffix(".drift"))
+    with suppress(KeyError):
+        sync = sequence.sync(sync_of_step(name))
         owners, links = sync.owners or owners, {**links, **sync.links}
     return Notice(
         kind="raised",
@@ -306,6 +287,7 @@ def facts_of(ending: Ending, took: timedelta, now: datetime) -> Facts:
                 took=took,
                 resync_reason=report.resync_reason,
                 whole=True,
+                some_rows=report.some_rows,
                 last_run=now,
             )
         case FinishReport():

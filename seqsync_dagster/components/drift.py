@@ -18,6 +18,7 @@ from seqsync_dagster.components.assets import Step, fail, holder, remembers, ste
 from seqsync_dagster.components.outcome import Outcome
 from seqsync_dagster.components.watching import Ending, watched
 from seqsync_dagster.errors import LeaseHeld, SeqsyncError
+from seqsync_dagster.sequence.words import drift_step
 
 if TYPE_CHECKING:
     from seqsync_dagster.components.inputs import Inputs
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def run_drift_step(context: dg.AssetCheckExecutionContext, step: Step, inputs: Inputs) -> dg.AssetCheckResult:
     """Compare one sync's records with what was acknowledged, and tell Dagster what differs."""
-    with watched(context, step.sequence, f"{step.name}.drift", step.watches) as watchers:
+    with watched(context, step.sequence, drift_step(step.name), step.watches) as watchers:
         return _run_drift_step(context, replace(step, watchers=watchers), inputs)
 
 

@@ -173,7 +173,7 @@ class SyncSequence(dg.Component):
             group_name=self.spec.name,
             description=describe(sync),
             owners=[*(sync.owners or self.spec.owners)],
-            kinds={kind},
+            kinds={kind, *sync.kinds},
             tags={**self.spec.tags, **sync.tags, SEQUENCE: self.spec.name},
             metadata={
                 **metadata.of_definition(self.spec, sync, inputs.model),

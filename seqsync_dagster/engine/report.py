@@ -153,6 +153,8 @@ class SyncReport:
     """With `changed_since`: how much of the model was read. None: all of it, or nothing was asked."""
     object_url: str = ""
     """Page that lists the object's records."""
+    some_rows: bool = False
+    """The run was for rows that somebody named; `counts` are of these alone."""
 
 
 @dataclass(frozen=True)

@@ -161,4 +161,5 @@ def report(
         row_bearing_calls=row_bearing_calls,
         destination=org,
         object_url=work.site.destination.object_url(work.sync.object),
+        some_rows=bool(work.options.only_keys),
     )

@@ -17,13 +17,12 @@ from seqsync_dagster.journal.failures import Failure
 from seqsync_dagster.ledger import tables as t
 from seqsync_dagster.sequence.graph import ancestors, descendants
 from seqsync_dagster.sequence.spec import SequenceSpec
+from seqsync_dagster.sequence.words import FINISH
 
 if TYPE_CHECKING:
     from seqsync_dagster.engine.report import SyncReport
     from seqsync_dagster.engine.site import Site
     from seqsync_dagster.journal.store import Journal
-
-FINISH = "finish"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from seqsync_dagster.journal import tables
 from seqsync_dagster.journal.database import Database, database_now
 from seqsync_dagster.journal.lease import lapsed
+from seqsync_dagster.sequence.words import FINISH, sync_of_step
 
 #: How long a message is left to whoever sends it, and how long it is tried at all.
 CLAIM = timedelta(seconds=60)
@@ -126,18 +127,6 @@ class Alerts:
             ).all()
         return [(row.sync, row.channel, _told(row)) for row in rows]
 
-    def told_of(self) -> set[str]:
-        """The syncs of which something has begun, or was told, that is not over; empty: the sequence as a whole."""
-        a = tables.alert.c
-        with self._database.read() as connection:
-            return set(connection.execute(sa.select(a.sync).where(a.sequence == self._sequence).distinct()).scalars())
-
-    def forget(self, sync: str) -> None:
-        """Nothing was ever told of this sync."""
-        a = tables.alert.c
-        with self._database.write() as connection:
-            connection.execute(sa.delete(tables.alert).where(a.sequence == self._sequence, a.sync == sync))
-
     def take_up(self, channels: Collection[str]) -> list[Kept]:
         """Messages for these channels that nobody is sending, oldest first. Whoever takes them has `CLAIM`."""
         m, now = tables.letter.c, database_now()
@@ -203,6 +192,24 @@ class Alerts:
                 connection.execute(sa.delete(tables.step).where(*before))
             connection.execute(sa.delete(tables.step).where(*own))
 
+    def forget_others(self, channels: Mapping[str, Collection[str]]) -> None:
+        """Forget what was told of syncs that are not there any more, or to channels that hear of them no more.
+
+        `channels`: of each step, and of the sequence as a whole. What is not over would keep a sync that comes back
+        later under its name from being told of.
+        """
+        a = tables.alert.c
+        with self._database.read() as connection:
+            rows = connection.execute(sa.select(a.sync, a.channel).distinct().where(a.sequence == self._sequence)).all()
+        others = [row for row in rows if row.channel not in channels.get(row.sync, ())]
+        if not others:
+            return
+        with self._database.write() as connection:
+            for sync, channel in others:
+                connection.execute(
+                    sa.delete(tables.alert).where(a.sequence == self._sequence, a.sync == sync, a.channel == channel)
+                )
+
     def under_way(self) -> list[StepUnderWay]:
         """The steps without a last word, oldest first."""
         s = tables.step.c
@@ -210,14 +217,18 @@ class Alerts:
             steps = connection.execute(
                 sa.select(tables.step).where(s.sequence == self._sequence).order_by(s.began_at)
             ).all()
-        holders = [holder for _, holder in lapsed(self._database, self._sequence)] if steps else []
+        lost = lapsed(self._database, self._sequence) if steps else []
         return [
             StepUnderWay(
                 row.sync,
                 row.run_id,
                 datetime.fromtimestamp(row.began_at, UTC),
-                # Whoever holds a lease is called after the run.
-                any(holder.startswith(f"run {row.run_id[:8]}") for holder in holders),
+                # Whoever holds a lease is called after the run. A step beside the one that was killed may be well, and
+                # `finish` holds the leases of all syncs, one after the other.
+                any(
+                    holder.startswith(f"run {row.run_id[:8]}") and sync_of_step(row.sync) in (sync, FINISH)
+                    for sync, holder in lost
+                ),
             )
             for row in steps
         ]

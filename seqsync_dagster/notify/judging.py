@@ -10,6 +10,9 @@ from typing import Protocol
 from seqsync_dagster.notify.notice import span
 from seqsync_dagster.sequence.alerts import Condition, ConditionName
 
+#: Conditions that are judged by all rows of a model.
+_OF_ROWS: tuple[ConditionName, ...] = ("rejected", "held_longer_than")
+
 
 @dataclass(frozen=True)
 class Refused:
@@ -40,6 +43,8 @@ class Facts:
     """The run came to its end, so that without a `resync_reason` there is no full resync any more."""
     last_run: datetime | None = None
     """When a run has ended last."""
+    some_rows: bool = False
+    """Only rows that somebody named were looked at: what is not so among them may be so among the others."""
     only_later: bool = False
     """Nothing was looked at: what has begun goes on, as far as is known."""
 
@@ -84,7 +89,7 @@ def judge(
                 watched.add(name)
             case True:
                 raised[name] = facts.refused.judged if facts.refused is not None else 0
-            case False:
+            case False if not (facts.some_rows and name in _OF_ROWS):
                 cleared.add(name)
     return Verdict(raised, frozenset(cleared), frozenset(watched))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol
@@ -212,11 +212,6 @@ def _envelope(kind: str, at: datetime, sequence: str, sync: str, run_id: str, ur
         "sync": sync or None,
         "run": {"id": run_id, "url": url} if run_id else None,
     }
-
-
-def listed(names: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else ""
 
 
 def _cut(text: str, length: int = MAX_TEXT) -> str:

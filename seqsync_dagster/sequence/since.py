@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 from pydantic import Discriminator, Field, Tag, field_validator
 
-from seqsync_dagster.sequence.strict import Strict, nearest
+from seqsync_dagster.sequence.strict import Strict
+from seqsync_dagster.sequence.words import known_zone
 
 #: Any moment will do for a look at whether there is a next time.
 _SOME_DAY = datetime(2000, 1, 1, tzinfo=UTC)
@@ -48,13 +49,7 @@ class FullScan(Strict):
     @field_validator("timezone", mode="after")
     @classmethod
     def _zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            # Listing the zones takes time, and many syncs may say the same one.
-            near = nearest(value, available_timezones())
-            raise ValueError(f"timezone {value!r} is no known time zone.{near}") from None
-        return value
+        return known_zone(value, "timezone")
 
     @field_validator("cron", mode="after")
     @classmethod

@@ -141,7 +141,10 @@ class SequenceSpec(Strict):
 
     def sync(self, name: str) -> SyncSpec:
         """The sync of that name; `KeyError` when there is none."""
-        return next(s for s in self.syncs if s.name == name)
+        for sync in self.syncs:
+            if sync.name == name:
+                return sync
+        raise KeyError(name)
 
     def errors_of(self, sync: SyncSpec) -> Errors:
         """What the sync says of errors, and what the sequence says where the sync is silent."""

@@ -128,6 +128,10 @@ class SyncSpec(Strict):
     tags: Annotated[
         dict[str, str], Field(default_factory=dict, description="Tags of the asset in Dagster, beside the sequence's.")
     ]
+    kinds: Annotated[
+        tuple[str, ...],
+        Field(description="Kinds of the asset in Dagster, beside that of the destination, e.g. `revops`."),
+    ] = ()
     links: Annotated[
         dict[str, str],
         Field(
@@ -150,9 +154,9 @@ class SyncSpec(Strict):
         Field(description="Check whether records were changed or deleted in the destination; `{}` for the defaults."),
     ] = None
 
-    _tuples = field_validator("key", "deps", "after", "adopt_by", "sensitive", "owners", "clear_fields", mode="before")(
-        as_tuple
-    )
+    _tuples = field_validator(
+        "key", "deps", "after", "adopt_by", "sensitive", "owners", "kinds", "clear_fields", mode="before"
+    )(as_tuple)
 
     @model_validator(mode="after")
     def _whole(self) -> SyncSpec:

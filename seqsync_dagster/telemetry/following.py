@@ -23,6 +23,7 @@ from opentelemetry.util.types import AttributeValue
 
 from seqsync_dagster.engine.report import SyncReport
 from seqsync_dagster.engine.telling import BatchDone, PlanReady, StepBegan, StepEnded, Told
+from seqsync_dagster.sequence.words import FINISH, sync_of_step
 from seqsync_dagster.telemetry.counting import Instruments, Report, counts
 from seqsync_dagster.telemetry.environment import Signal
 from seqsync_dagster.telemetry.identity import Identity
@@ -52,14 +53,14 @@ class Followed:
     @property
     def sync(self) -> str:
         """Of the sync, or ``finish``."""
-        return self.name.removesuffix(".drift")
+        return sync_of_step(self.name)
 
     @property
     def title(self) -> str:
         """Of the span."""
         if self.sync != self.name:
             return f"drift {self.sync}"
-        return self.name if self.name == "finish" else f"sync {self.name}"
+        return self.name if self.name == FINISH else f"sync {self.name}"
 
 
 class Follower:

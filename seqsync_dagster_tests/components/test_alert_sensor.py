@@ -8,12 +8,12 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-import sqlalchemy as sa
 
 from seqsync_dagster.components import alert_sensor, alerting
 from seqsync_dagster.components.sequence_component import SyncSequence
-from seqsync_dagster.errors import JournalUnavailable, WarehouseError
+from seqsync_dagster.errors import JournalUnavailable
 from seqsync_dagster.journal import Journal, Scope, tables
+from seqsync_dagster.notify.judging import Verdict
 from seqsync_dagster_tests.notify.listener import Listener, nobody
 
 from .location import PAIR, location, run
@@ -154,31 +154,6 @@ def test_a_killed_run_that_a_later_one_took_over_says_nothing_any_more(
     assert ops.titles == []
 
 
-def test_what_was_told_of_a_sync_that_is_taken_out_is_over(
-    watch: Watch,
-    defs: dg.Definitions,
-    instance: dg.DagsterInstance,
-    engine: Engine,
-    ops: Listener,
-    journal: Journal,
-    clock: Clock,
-) -> None:
-    engine.answers["accounts"] = report("accounts", verdict="partial", held_pending=1)
-    engine.answers["contacts"] = WarehouseError("no warehouse")
-    assert not run(defs, instance).success
-    assert ops.titles == ["crm/contacts: failed"]
-    with journal._database.write() as connection:
-        for sync in ("accounts", "contacts"):
-            renamed = sa.update(tables.alert).where(tables.alert.c.sync == sync)
-            connection.execute(renamed.values(sync=f"former_{sync}"))
-    clock.now += timedelta(hours=3)
-    watch.tick()
-    assert ops.titles[1:] == ["crm/former_contacts: recovered (failed)"], "rows of no sync are not held for too long"
-    assert "crm/former_contacts is no sync of crm any more" in ops.messages[1]
-    assert journal.alerts_of("crm").told_of() == set()
-    assert watch.tick() == "Nothing new to tell."
-
-
 def test_a_run_that_fails_before_any_sync_is_told_of_the_sequence(
     watch: Watch, defs: dg.Definitions, instance: dg.DagsterInstance, engine: Engine, ops: Listener
 ) -> None:
@@ -207,6 +182,7 @@ def test_no_run_and_rows_that_wait_meanwhile(
     engine: Engine,
     ops: Listener,
     hook: Listener,
+    journal: Journal,
     clock: Clock,
 ) -> None:
     engine.answers["contacts"] = report("contacts", verdict="partial", held_missing=1)
@@ -216,8 +192,12 @@ def test_no_run_and_rows_that_wait_meanwhile(
     watch.tick()
     assert (ops.titles, hook.titles) == ([], ["crm/contacts: no run"]), "the sync has a channel of its own"
     clock.now += timedelta(hours=1)
+    [channel] = [c for _, c, _ in journal.alerts_of("crm").begun()]
+    say = Verdict(watched=frozenset({"held_longer_than"}))
+    taken_out = journal.alerts_of("crm").turn("leads", channel, clock.now - timedelta(hours=9), lambda _: say, str)
+    assert taken_out == []
     watch.tick()
-    assert ops.titles == ["crm/contacts: rows are held too long"]
+    assert ops.titles == ["crm/contacts: rows are held too long"], "and not of a sync that is in no file any more"
     clock.now += timedelta(hours=24)
     watch.tick()
     watch.tick()

@@ -159,6 +159,10 @@ def test_refused_rows_are_told_above_the_limit_and_stay_told_until_they_are_mend
     engine.answers["contacts"] = report("contacts", verdict="partial", waiting=3, model=20)
     run(defs, instance)
     assert len(ops.titles) == 1
+    # A row that somebody named went, and says nothing of the others.
+    engine.answers["contacts"] = replace(report("contacts", created=1), some_rows=True)
+    run(defs, instance)
+    assert len(ops.titles) == 1
     engine.answers["contacts"] = report("contacts", verdict="partial", waiting=2, created=1, model=20)
     run(defs, instance)
     assert ops.titles[1:] == ["crm/contacts: recovered (rows are refused)"]

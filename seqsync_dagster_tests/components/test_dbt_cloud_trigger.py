@@ -178,4 +178,6 @@ def test_settings_are_read_at_the_tick_and_kept_out_of_messages(
         "Set it where Dagster runs, e.g. export TEST_DBT_CLOUD_TOKEN=..."
     )
     monkeypatch.setenv("TEST_DBT_CLOUD_ACCOUNT", "acme")
-    assert refusal(sensor) == "runs_on: dbt_cloud: account is a number, and the environment holds 'acme'."
+    assert (
+        refusal(sensor) == "runs_on: dbt_cloud: account is a number, and TEST_DBT_CLOUD_ACCOUNT holds something else."
+    )

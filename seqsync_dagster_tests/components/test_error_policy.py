@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import dagster as dg
@@ -63,11 +63,19 @@ def org(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> EmulatorP
 @pytest.fixture(params=["duckdb", "postgresql"])
 def made(request: pytest.FixtureRequest) -> Iterator[Location]:
     with ExitStack() as held:
-        made = held.enter_context(location(salesforce=EMULATED))
+        url = None
         if request.param == "postgresql":
-            server = request.getfixturevalue("postgres_server")
-            made.warehouse_url = held.enter_context(server.fresh_database())
-            made.write("warehouse", WAREHOUSE.replace("duckdb:///warehouse.duckdb", made.warehouse_url))
+            url = held.enter_context(request.getfixturevalue("postgres_server").fresh_database())
+        yield held.enter_context(with_a_schema(url))
+
+
+@contextmanager
+def with_a_schema(postgres_url: str | None = None) -> Iterator[Location]:
+    """A location whose warehouse, DuckDB by default, has the empty schema `crm`."""
+    with location(salesforce=EMULATED) as made:
+        if postgres_url is not None:
+            made.warehouse_url = postgres_url
+            made.write("warehouse", WAREHOUSE.replace("duckdb:///warehouse.duckdb", postgres_url))
         sql(made, "CREATE SCHEMA crm")
         yield made
 

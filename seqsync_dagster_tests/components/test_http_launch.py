@@ -20,7 +20,7 @@ import pytest
 
 from seqsync_dagster_tests.emulator_process import EmulatorProcess, emulator  # noqa: F401
 
-from .test_error_policy import SEQUENCE, Location, fill, made, org  # noqa: F401
+from .test_error_policy import SEQUENCE, Location, fill, org, with_a_schema  # noqa: F401
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 LOCATION = "seqsync_dagster.definitions"
@@ -39,7 +39,7 @@ def shown(language: str, what: str) -> str:
 class WebServer:
     """Dagster's web server over a code location."""
 
-    def __init__(self, made: Location, home: Path) -> None:  # noqa: F811
+    def __init__(self, made: Location, home: Path) -> None:
         self.location, folder = made.module()
         self.home = home
         home.mkdir()
@@ -75,6 +75,12 @@ class WebServer:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
         self._process.wait(timeout=60)
+
+
+@pytest.fixture
+def made() -> Iterator[Location]:
+    with with_a_schema() as made:
+        yield made
 
 
 @pytest.fixture

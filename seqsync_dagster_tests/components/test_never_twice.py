@@ -15,8 +15,15 @@ from seqsync_dagster_tests.emulator_process import EmulatorProcess, emulator  # 
 from seqsync_dagster_tests.journal.actor import Actor
 
 from .location import Location, run
-from .test_error_policy import KEYS, SEQUENCE, Seen, fill, made, org  # noqa: F401
+from .test_error_policy import KEYS, SEQUENCE, Seen, fill, org, with_a_schema  # noqa: F401
 from .test_triggers import Sensor, build, end, schedule_tick, start, stored  # noqa: F401
+
+
+@pytest.fixture
+def made() -> Iterator[Location]:
+    with with_a_schema() as made:
+        yield made
+
 
 TRIGGERS = "  runs_on:\n    - {cron: '0 * * * *'}\n    - {models: all}\n  syncs:"
 
@@ -30,7 +37,7 @@ def defs(made: Location, org: EmulatorProcess) -> dg.Definitions:  # noqa: F811
 
 
 @pytest.fixture
-def holder(made: Location, defs: dg.Definitions) -> Iterator[Actor]:  # noqa: F811
+def holder(made: Location, defs: dg.Definitions) -> Iterator[Actor]:
     """A process that syncs accounts by hand, as run 1234abcd."""
     sequence, warehouse = made.component("crm"), made.component("warehouse")
     assert isinstance(sequence, SyncSequence) and isinstance(warehouse, Warehouse)
@@ -69,7 +76,7 @@ def test_whoever_comes_second_ends_politely_and_names_the_first(
 
 
 def test_a_killed_run_that_dagster_calls_started_is_taken_over(
-    made: Location,  # noqa: F811
+    made: Location,
     defs: dg.Definitions,
     holder: Actor,
     instance: dg.DagsterInstance,

@@ -34,7 +34,7 @@ SHOWN = PAIR.replace(
     "  fresh_within: 26h\n",
 ).replace(
     "      object: Contact\n",
-    "      object: Contact\n      tags: {pii: 'yes'}\n      links: {board: https://bi.example}\n"
+    "      object: Contact\n      tags: {pii: 'yes'}\n      kinds: people\n      links: {board: https://bi.example}\n"
     "      fresh_within: 1h30m\n",
 )
 
@@ -94,6 +94,7 @@ def test_tags_links_freshness_and_pools_come_from_the_file() -> None:
         defs = made.load()
     accounts, contacts = (node(defs, dg.AssetKey(["crm", name])) for name in ("accounts", "contacts"))
     assert (accounts.tags["team"], contacts.tags["team"], contacts.tags["pii"]) == ("revops", "revops", "yes")
+    assert (accounts.kinds, contacts.kinds) == ({"salesforce"}, {"salesforce", "people"})
     assert accounts.metadata["runbook"] == dg.MetadataValue.url("https://wiki.example/crm")
     assert contacts.metadata["board"] == dg.MetadataValue.url("https://bi.example")
     assert accounts.freshness_policy == dg.FreshnessPolicy.time_window(timedelta(hours=26))

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,14 @@ class Office:
         """Ask Dagster."""
         reply = requests.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=30)
         return reply.json()["data"]
+
+    def until(self, holds: Callable[[], bool], what: str, seconds: float = 30) -> None:
+        """Wait until something holds that Dagster says."""
+        end = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > end:
+                raise TimeoutError(f"after {seconds:.0f} s it is not so that {what}")
+            time.sleep(0.1)
 
     def ended(self, run_id: str) -> str:
         """How a run ended, once it has."""

@@ -119,10 +119,14 @@ def test_a_step_without_a_last_word_is_known(journal_url: str, sequence: str) ->
     with Journal(journal_url, beat_s=0.1, ttl_s=0.2) as journal:
         told = journal.alerts_of(sequence)
         told.began("accounts", "0123456789", NOON)
+        told.began("accounts.drift", "0123456789", NOON + timedelta(seconds=1))
+        told.began("workspaces", "0123456789", NOON + timedelta(seconds=1))
         told.began("contacts", "abcdef", NOON + timedelta(seconds=1))
         told.began("contacts", "abcdef", NOON + timedelta(seconds=2))
         assert [(s.sync, s.run_id, s.silent) for s in told.under_way()] == [
             ("accounts", "0123456789", False),
+            ("accounts.drift", "0123456789", False),
+            ("workspaces", "0123456789", False),
             ("contacts", "abcdef", False),
         ]
         lease = journal.acquire(Scope(sequence, "accounts"), "run 01234567 by jo")
@@ -130,9 +134,28 @@ def test_a_step_without_a_last_word_is_known(journal_url: str, sequence: str) ->
         lease._heart.join()
         with journal._database.write() as connection:
             connection.execute(tables.lease.update().values(expires_at=0))
-        assert [s.silent for s in told.under_way()] == [True, False]
+        told.began("finish", "0123456789", NOON + timedelta(seconds=3))
+        assert [s.sync for s in told.under_way() if s.silent] == ["accounts", "accounts.drift", "finish"], (
+            "steps beside it in processes of their own go on, and finish takes the leases of all syncs"
+        )
         told.ended("accounts", "0123456789")
-        assert [s.sync for s in told.under_way()] == ["contacts"]
+        assert [s.sync for s in told.under_way()] == ["accounts.drift", "workspaces", "contacts", "finish"]
+
+
+def test_what_is_not_there_any_more_is_forgotten(journal_url: str, sequence: str) -> None:
+    with Journal(journal_url) as journal:
+        told = journal.alerts_of(sequence)
+        for channel in ("ops", "left"):
+            turn(told, Say({"failed": 0}), channel=channel)
+        turn(told, Say(watched=["held_longer_than"]))
+        told.forget_others({"accounts": ["ops"], "contacts": ["left"]})
+        assert [channel for _, channel, _ in told.begun()] == ["ops"]
+        assert turn(told, Say({"failed": 0})) == [], "it is failing still"
+        assert turn(told, Say({"failed": 0}), channel="left") == ["raised failed since 12:00"], "it hears of it anew"
+        # Under another name, or taken out.
+        told.forget_others({"customers": ["ops", "left"]})
+        assert told.begun() == []
+        assert turn(told, Say({"failed": 0})) == ["raised failed since 12:00"]
 
 
 def test_a_journal_from_before_there_were_alerts_gets_their_tables(new_journal_url: str) -> None:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from zoneinfo import available_timezones
-
 import dagster as dg
 
 from seqsync_dagster.components.triggers.target import Target, what_runs
-from seqsync_dagster.sequence.strict import nearest
 from seqsync_dagster.sequence.triggers import CronTrigger
+from seqsync_dagster.sequence.words import known_zone
 
 
 def build_cron(target: Target, index: int, trigger: CronTrigger, name: str) -> dg.ScheduleDefinition:
     """The schedule. Raises the target's error for a zone or an expression that Dagster cannot use."""
-    if trigger.timezone not in available_timezones():
-        raise target.error(
-            f"timezone {trigger.timezone!r} is no known time zone."
-            f"{nearest(trigger.timezone, available_timezones())} Zones look like Europe/Paris or UTC.",
-            "runs_on",
-            index,
-            "timezone",
-        )
+    try:
+        known_zone(trigger.timezone, "timezone")
+    except ValueError as error:
+        raise target.error(str(error), "runs_on", index, "timezone") from None
     try:
         return _schedule(target, trigger, name)
     except dg.DagsterInvalidDefinitionError:

@@ -22,7 +22,7 @@ import requests
 from dagster_dbt.cloud_v2.client import DbtCloudWorkspaceClient
 from dagster_dbt.cloud_v2.types import DbtCloudJobRunStatusType
 
-from seqsync_dagster.environment import Setting, read_setting
+from seqsync_dagster.environment import FromEnvironment, read_setting
 from seqsync_dagster.errors import ConfigurationError, DbtCloudRefused, DbtCloudUnreachable
 from seqsync_dagster.sequence.triggers import DbtCloudJob
 
@@ -153,10 +153,11 @@ def _listening() -> Iterator[list[requests.RequestException]]:
         log.removeHandler(handler)
 
 
-def _number(setting: int | Setting, what: str) -> int:
+def _number(setting: int | FromEnvironment, what: str) -> int:
     if isinstance(setting, int):
         return setting
     text = read_setting(setting, f"runs_on: dbt_cloud: {what}")
     if not text.isdecimal():
-        raise ConfigurationError(f"runs_on: dbt_cloud: {what} is a number, and the environment holds {text!r}.")
+        # Not its text: it may be a secret that was put under the wrong name.
+        raise ConfigurationError(f"runs_on: dbt_cloud: {what} is a number, and {setting.env} holds something else.")
     return int(text)
