@@ -108,9 +108,10 @@ def _address(value: Any) -> Any:
 def _secret(value: Any) -> Any:
     if isinstance(value, FromEnvironment):
         return value
-    if isinstance(value, dict):
-        return _from_environment(value)
-    raise ValueError("secret is read from the environment: {env: NAME}. It must not stand in the file.")
+    found = _from_environment(value) if isinstance(value, dict) else None
+    if found is None or found.default is not None:
+        raise ValueError("secret is read from the environment: {env: NAME}. It must not stand in the file.")
+    return found
 
 
 def _from_environment(value: dict[Any, Any]) -> FromEnvironment:

@@ -70,15 +70,21 @@ class FullScan(Strict):
     def latest(self, now: datetime) -> datetime:
         """The last time at or before `now`."""
         # The search is for times before its start, to the second.
-        return self._first(now + timedelta(seconds=1), reverse=True)
+        found = next(self._times(now + timedelta(seconds=1), reverse=True))
+        # Backwards it leaves out a time in the hour that comes twice, while that comes for the second time.
+        while (later := self.after(found)) <= now:
+            found = later
+        return found
 
     def after(self, moment: datetime) -> datetime:
         """The first time after `moment`."""
-        return self._first(moment, reverse=False)
+        times = self._times(moment, reverse=False)
+        # From within the hour that comes twice, the first may be the one in its first half.
+        return next(time for time in times if time > moment)
 
-    def _first(self, moment: datetime, *, reverse: bool) -> datetime:
+    def _times(self, moment: datetime, *, reverse: bool) -> Iterator[datetime]:
         times: Iterator[datetime] = CronSim(self.cron, moment.astimezone(ZoneInfo(self.timezone)), reverse=reverse)
-        return next(times).astimezone(UTC)
+        return (time.astimezone(UTC) for time in times)
 
 
 def _form(value: Any) -> str | None:

@@ -164,7 +164,7 @@ def checked_model(room: Room, source: ModelSource, columns: Sequence[str], catal
             present = list(room.connection.execute(everything.limit(0)).keys())
     except DBAPIError as error:
         raise ModelMissing(
-            f"model {source.label}: the warehouse cannot read it: {first_line(error)}"
+            f"model {source.label}: the warehouse cannot read it: {first_line(error).rstrip('.')}."
             f"{_nearest_relation(room, source)} Was it built?"
         ) from None
     missing = [c for c in columns if c not in present]

@@ -82,6 +82,10 @@ WRONG = {
         sequence(f"{{webhook: {{url: {{env: HOOK}}, secret: {SECRET}}}, when: failed}}"),
         "secret is read from the environment: {env: NAME}. It must not stand in the file.",
     ),
+    "secret in the file as a default": (
+        sequence(f"{{webhook: {{url: {{env: HOOK}}, secret: {{env: KEY, default: {SECRET}}}}}, when: failed}}"),
+        "secret is read from the environment: {env: NAME}. It must not stand in the file.",
+    ),
     "webhook that is an address": (
         sequence(f"{{webhook: 'https://example.com/{SECRET}', when: failed}}"),
         "webhook is a mapping: {url: {env: NAME}, secret: {env: NAME}}.",

@@ -25,6 +25,8 @@ def at(text: str) -> datetime:
         ("0 3 * * *", "2026-03-28 12:00", "2026-03-28 02:00", "2026-03-29 01:00"),
         # The night in which clocks go forward has no 02:30: it is due as soon as they have.
         ("30 2 * * *", "2026-03-29 01:00", "2026-03-29 01:00", "2026-03-30 00:30"),
+        # The night in which clocks go back has two, of which the first counts, also while the second one passes.
+        ("30 2 * * *", "2026-10-25 01:10", "2026-10-25 00:30", "2026-10-26 01:30"),
         # The moment itself is one, and a second before it is not.
         ("0 3 * * *", "2026-11-23 02:00", "2026-11-23 02:00", "2026-11-24 02:00"),
         ("0 3 * * *", "2026-11-23 01:59:59", "2026-11-22 02:00", "2026-11-23 02:00"),
