@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from seqsync_dagster.components.alerting import WHOLE, channels_of, everybody, notice_of, utc_now
+from seqsync_dagster.components.alerting import (
+    WHOLE,
+    channels_of,
+    end_what_is_gone,
+    everybody,
+    notice_of,
+    utc_now,
+)
 from seqsync_dagster.components.outcome import OUTCOME
+from seqsync_dagster.components.triggers.runs import elsewhere, own_location
 from seqsync_dagster.errors import SeqsyncError
 from seqsync_dagster.notify.judging import Facts
 from seqsync_dagster.notify.telling import Announcer
@@ -28,6 +36,9 @@ PATIENCE_S = 10.0
 
 #: How long a step is kept whose run this Dagster does not know.
 _FORGOTTEN_AFTER = timedelta(days=7)
+
+#: Ended runs that are looked through for one of this code location.
+_LATEST = 20
 
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 
@@ -70,7 +81,9 @@ def _look(
     # A name of its own: what failed at the last look is tried again.
     announcer = Announcer(sequence.name, list(listening.values()), f"watch {uuid.uuid4().hex}", open_journal)
     with open_journal() as journal:
-        look = _Look(context.instance, sequence, journal, announcer, now, killed)
+        look = _Look(context.instance, sequence, journal, announcer, now, killed, own_location(context))
+        # First: of what is forgotten nobody can be told that it is over.
+        end_what_is_gone(sequence, journal, announcer, None)
         journal.alerts_of(sequence.name).forget_others({n: [c.digest for c in found] for n, found in told.items()})
         announcer.take_up(journal)
         look.at_steps()
@@ -97,6 +110,8 @@ class _Look:
     now: datetime
     killed: list[str]
     """Runs of which it was told, now or before, that their steps had no last word."""
+    location: str | None
+    """Code location of the sequence; another one may have a job of the same name."""
 
     def at_steps(self) -> None:
         """Steps without a last word: whose run has ended was killed."""
@@ -138,7 +153,8 @@ class _Look:
     def at_runs(self, watching_since: datetime) -> None:
         """The last run of the job: that it failed where no sync could tell, and how long ago it was."""
         filters = dg.RunsFilter(job_name=self.sequence.name, statuses=_ENDED)
-        latest = next(iter(self.instance.get_run_records(filters, limit=1)), None)
+        records = self.instance.get_run_records(filters, limit=_LATEST)
+        latest = next((r for r in records if not elsewhere(r.dagster_run, self.location)), None)
         ended = watching_since
         facts, text, run_id = Facts(), "", None
         if latest is not None:

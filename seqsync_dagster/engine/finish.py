@@ -19,6 +19,7 @@ from seqsync_dagster.engine.site import Site, Work, checked_account
 from seqsync_dagster.engine.telling import step
 from seqsync_dagster.journal import Scope
 from seqsync_dagster.ledger import registry, rows
+from seqsync_dagster.ledger.mapping_change import former_slot
 from seqsync_dagster.ledger.removals import Pointer, count_due, write_removal_plan
 from seqsync_dagster.ledger.tables import StateTables, ledger_of, parent_column, ref_column
 from seqsync_dagster.sequence.graph import children, order
@@ -126,8 +127,8 @@ def _round(work: Work, room: Room, pointing: Mapping[str, list[str]], tried: lis
     checked_account(work, known)
     work = work.above(known)
     site.journal.begin(work.lease, work.run_id)
+    registry.add_reference_columns(room.connection, tables, work.sync, known.mapping)
     registry.claim(room.connection, tables, *names, work.epoch)
-    registry.add_reference_columns(room.connection, tables, work.sync)
     planned = write_removal_plan(room.connection, tables, work.sync, _pointers(site, room, pointing), tried)
     spec = work.sync.model_dump_json(by_alias=True, exclude_unset=True)
     registry.update(room.connection, tables, *names, plan_run_id=work.run_id, plan_spec=spec)
@@ -163,10 +164,15 @@ def _pointers(site: Site, room: Room, pointing: Mapping[str, list[str]]) -> list
         schema = room.state_schema_of(child)
         if schema is not None:
             ledger = ledger_of(site.sequence.name, child, schema)
-            # A lookup that the child has not run with yet points at nothing.
+            # A lookup that the child has not run with yet points at nothing, unless its field pointed there before.
             present = registry.columns_of(room.connection, ledger)
-            known = [f for f in fields if parent_column(f) in present]
-            later = site.sequence.sync(child).filled_later()
+            sync = site.sequence.sync(child)
+            tables = StateTables.of(site.sequence, sync, schema)
+            registered = registry.read(room.connection, tables, site.sequence.name, child)
+            mapping = registered.mapping if registered is not None else None
+            slots = {f: f if parent_column(f) in present else former_slot(mapping, sync, f) for f in fields}
+            known = {f: slot for f, slot in slots.items() if slot is not None and parent_column(slot) in present}
+            later = [slot for f, slot in known.items() if f in sync.filled_later() and ref_column(slot) in present]
             if known:
-                found.append(Pointer(ledger, known, [f for f in known if f in later and ref_column(f) in present]))
+                found.append(Pointer(ledger, list(known.values()), later))
     return found

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
+
+from seqsync_dagster.sequence.durations import span
 
 #: Every line is a write to Dagster's storage.
 QUIET_S = 5.0
@@ -50,17 +53,10 @@ class Pace:
         if not done or took < 1:
             return ""
         rate = done / took
-        left = f", about {duration((self.total - done) / rate)} left" if done < self.total else f" in {duration(took)}"
-        return f", {rate:,.0f} rows/s{left}"
+        left = max(1, (self.total - done) / rate)
+        end = f"about {_span(left)} left" if done < self.total else f"in {_span(took)}"
+        return f", {rate:,.0f} rows/s{', ' if done < self.total else ' '}{end}"
 
 
-def duration(seconds: float) -> str:
-    """A length of time as people say it: `40 s`, `3 min 20 s`, `2 h 5 min`."""
-    whole = max(1, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        minutes, rest = divmod(whole, 60)
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    hours, rest = divmod(whole, 3600)
-    return f"{hours} h {rest // 60} min" if rest >= 60 else f"{hours} h"
+def _span(seconds: float) -> str:
+    return span(timedelta(seconds=seconds))

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from seqsync_dagster.engine.actions import record_actions
 from seqsync_dagster.engine.comparing import Against, Comparison, compare
+from seqsync_dagster.engine.counting import count_fingerprints, count_plan
 from seqsync_dagster.engine.existing import Search, find_existing, note_shared
 from seqsync_dagster.engine.guard import PlannedChange
+from seqsync_dagster.engine.lookups import find_records
 from seqsync_dagster.engine.preflight import Mapped, check_mapping, first_writes, match_field
 from seqsync_dagster.engine.reading import choose_reading
 from seqsync_dagster.engine.rehash import without_taken_out
@@ -28,25 +28,15 @@ from seqsync_dagster.ledger import registry
 from seqsync_dagster.ledger import tables as t
 from seqsync_dagster.ledger.actions import write_asked
 from seqsync_dagster.ledger.deferred import count_lacking, count_unfilled
-from seqsync_dagster.ledger.delta import delta_table, lookup_values, temporary
 from seqsync_dagster.ledger.fingerprint import OUT_OF_STEP, Model, mapping_digest, policy_digest
+from seqsync_dagster.ledger.judging import PlanRequest, judge_rows
 from seqsync_dagster.ledger.levels import own_lookups
 from seqsync_dagster.ledger.mapping_change import remembered_mapping, remembered_types, what_changed
-from seqsync_dagster.ledger.plan import (
-    FOUND,
-    OWN_RECORD,
-    PlanRequest,
-    found_table,
-    judge_rows,
-    place_rows,
-    plan_counts,
-    plan_id,
-    write_plan,
-)
+from seqsync_dagster.ledger.plan import place_rows, plan_id, write_plan
 from seqsync_dagster.ledger.references import make_stale_due
 from seqsync_dagster.ledger.registry import Registered
 from seqsync_dagster.ledger.reviewed import Reviewed
-from seqsync_dagster.ledger.tables import Shape, StateTables
+from seqsync_dagster.ledger.tables import StateTables
 from seqsync_dagster.sequence.sync import SyncSpec
 from seqsync_dagster.warehouse.open import Room, check_types, reraise
 from seqsync_dagster.warehouse.source import ModelSource
@@ -148,7 +138,7 @@ def _plan(
         assert known is not None
         case_sensitive = known.case_sensitive
     work = work.above(known)
-    registry.create_tables(connection, tables, sync)
+    registry.create_tables(connection, tables, sync, known.mapping if known is not None else None)
     registry.claim(connection, tables, *names, work.epoch)
     if new:
         registry.update(
@@ -179,7 +169,7 @@ def _plan(
         known = without_taken_out(work, room, tables, source, known, model, for_review=for_review)
     reason = _resync_reason(work, room, tables, known, model.types)
     full = reason is not None
-    first = known is None or known.mapping_digest is None or not _fingerprints(connection, tables)
+    first = known is None or known.mapping_digest is None or not count_fingerprints(connection, tables)
     if work.options.actions_on(sync.name):
         record_actions(work, connection, tables, model, case_sensitive)
     cases = {sync.name: case_sensitive, **{p: r.case_sensitive for p, r in parents.items() if r}}
@@ -217,7 +207,7 @@ def _plan(
     search = Search(work, room, tables, known, mapped, case_sensitive, model)
     economically(lambda: note_shared(search))
     room.release_model()
-    _find_records(work, room, tables, known, mapped)
+    find_records(work, room, tables, known, mapped)
     write_asked(connection, tables, *names)
     request = PlanRequest(
         sync=sync,
@@ -251,7 +241,7 @@ def _plan(
         write_plan(room, request, prepared)
         values = {"plan_run_id": work.run_id, "plan_spec": spec, **(meaning if first else {})}
         registry.update(connection, tables, *names, **values)
-        counts, change = _count(connection, tables, work, compared)
+        counts, change = count_plan(connection, tables, work, compared)
         lacking = count_lacking(connection, tables)
         counts = replace(counts, references_due=lacking + _unfilled(connection, tables, sync, ledgers))
         name = plan_id(connection, tables, digest)
@@ -297,11 +287,6 @@ def _refuse_other_target(sync: SyncSpec, known: Registered) -> None:
             )
 
 
-def _fingerprints(connection: sa.Connection, tables: StateTables) -> int:
-    ledger = tables.ledger
-    return connection.execute(sa.select(sa.func.count(ledger.c.fingerprint)).select_from(ledger)).scalar_one()
-
-
 def _resync_reason(
     work: Work, room: Room, tables: StateTables, known: Registered | None, types: Mapping[str, str]
 ) -> str | None:
@@ -309,7 +294,7 @@ def _resync_reason(
         return "the run asked for a full resync"
     if work.options.only_keys or known is None or known.mapping_digest is None:
         return None
-    if not _fingerprints(room.connection, tables):
+    if not count_fingerprints(room.connection, tables):
         return None
     if known.mapping_digest != mapping_digest(work.sync, types):
         return what_changed(known.mapping, known.mapping_digest, work.sync, types)
@@ -363,196 +348,3 @@ def _ledger(work: Work, room: Room, parent: str) -> sa.TableClause | None:
         return None
     table = t.ledger_of(work.site.sequence.name, parent, schema)
     return table if sa.inspect(room.connection).has_table(table.name, schema=schema) else None
-
-
-def _find_records(work: Work, room: Room, tables: StateTables, known: Registered | None, mapped: Mapped) -> None:
-    """Ask the destination for the records that no sync writes, for the differing rows only."""
-    shape = Shape.of(work.sync)
-    named = work.sync.mode in ("update", "delete")
-    if not shape.lookups and not named:
-        return
-    temporary(
-        room.connection,
-        FOUND,
-        sa.select(
-            sa.cast(sa.null(), sa.Text).label("field"),
-            sa.cast(sa.null(), sa.Text).label("value"),
-            sa.cast(sa.null(), sa.Text).label("dest_id"),
-            sa.cast(sa.null(), sa.Integer).label("matches"),
-            sa.cast(sa.null(), sa.Text).label("unusable"),
-        ).where(sa.false()),
-    )
-    for field, lookup in shape.lookups.items():
-        values = room.fetch(lookup_values(shape, field))["value"].combine_chunks()
-        _find(work, room, known, mapped, field, lookup.lookup, lookup.by, values)
-    if named:
-        # A record that is gone is looked for once, and not here, unless the operator asks for it.
-        by_operator = sa.literal(bool(work.options.only_keys) or work.options.full_resync)
-        d, ledger = delta_table(shape), tables.ledger
-        unknown = (
-            sa.select(d.c.match_text.label("value"))
-            .select_from(d.outerjoin(ledger, ledger.c.match_key == d.c.match_key))
-            .where(
-                d.c.fingerprint.is_not(None),
-                d.c.match_text.is_not(None),
-                ledger.c.dest_id.is_(None),
-                sa.or_(ledger.c.state.is_distinct_from(t.GONE), by_operator),
-            )
-            .distinct()
-        )
-        values = room.fetch(unknown)["value"].combine_chunks()
-        _find(work, room, known, mapped, OWN_RECORD, work.sync.object, str(work.sync.match), values)
-    room.connection.commit()
-
-
-def _find(
-    work: Work,
-    room: Room,
-    known: Registered | None,
-    mapped: Mapped,
-    field: str,
-    object: str,
-    by: str,
-    values: pa.Array,
-) -> None:
-    filling = None if field == OWN_RECORD else (work.sync.object, field)
-    if not len(values):
-        return
-    checked_account(work, known)
-    check_mapping(work.site.destination, mapped)
-    for table in _distinct_records(work.site.destination.find(object, by, values, filling=filling)):
-        room.load(found_table(), table.append_column("field", pa.array([field] * table.num_rows, pa.string())))
-
-
-def _distinct_records(found: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    tables = [t_ for t_ in found if t_.num_rows]
-    if not tables:
-        return
-    records = pa.concat_tables(tables, promote_options="default")
-    value = pc.utf8_lower(pc.utf8_trim_whitespace(records["value"].cast(pa.string())))
-    nothing = pa.nulls(records.num_rows, pa.string())
-    why = records["unusable"].cast(pa.string()) if "unusable" in records.column_names else nothing
-    pairs = pa.table({"value": value, "dest_id": records["dest_id"].cast(pa.string()), "unusable": why})
-    usable = pairs.filter(pc.is_null(pairs["unusable"])).select(["value", "dest_id"])
-    distinct = usable.group_by(["value", "dest_id"]).aggregate([])
-    counted = distinct.group_by("value").aggregate([("dest_id", "min"), ("dest_id", "count")])
-    yield pa.table(
-        {
-            "value": counted["value"],
-            "dest_id": counted["dest_id_min"],
-            "matches": counted["dest_id_count"].cast(pa.int32()),
-            "unusable": pa.nulls(counted.num_rows, pa.string()),
-        }
-    )
-    # Told only where no other record could be taken instead.
-    rest = pairs.filter(pc.invert(pc.is_in(pairs["value"], value_set=counted["value"].combine_chunks())))
-    told = rest.group_by("value").aggregate([("unusable", "min")])
-    if told.num_rows:
-        yield pa.table(
-            {
-                "value": told["value"],
-                "dest_id": pa.nulls(told.num_rows, pa.string()),
-                "matches": pa.array([0] * told.num_rows, pa.int32()),
-                "unusable": told["unusable_min"],
-            }
-        )
-
-
-def _count(
-    connection: sa.Connection, tables: StateTables, work: Work, compared: Comparison
-) -> tuple[Counts, PlannedChange]:
-    by = plan_counts(connection, tables)
-
-    def of(status: str, operation: str | None = None) -> int:
-        return sum(n for (s, o), n in by.items() if s == status and (operation is None or o == operation))
-
-    ledger = tables.ledger
-    # Rows that lost their fingerprint to a new parent have records all the same. Two statements: an engine that keeps
-    # columns apart need not read ids and states of the many that have one.
-    records = sa.and_(ledger.c.dest_id.is_not(None), ledger.c.state.not_in([t.LEFT, t.REMOVAL_DUE]))
-    acknowledged = _fingerprints(connection, tables)
-    acknowledged += connection.execute(
-        sa.select(sa.func.count()).select_from(ledger).where(ledger.c.fingerprint.is_(None), records)
-    ).scalar_one()
-    again = connection.execute(
-        sa.select(sa.func.count())
-        .select_from(tables.plan.join(ledger, ledger.c.match_key == tables.plan.c.match_key))
-        .where(
-            tables.plan.c.status == t.REFUSED,
-            ledger.c.state == t.REJECTED,
-            ledger.c.tried_fingerprint == tables.plan.c.fingerprint,
-        )
-    ).scalar_one()
-    duplicates, twins = of(t.INVALID_DUPLICATE), 0
-    if compared.rows is not None and duplicates and not compared.by_key:
-        twins = _unchanged_twins(connection, tables)
-    # Records that were found for rows are what an adoption may change, as acknowledged ones are for other runs.
-    # One that gets its key only now is so much like a create that no guard limits it.
-    adopted, adopting = of(t.ADOPTED), of(t.SEND, t.ADOPT)
-    acknowledged += adopted + adopting
-    unchanged = of(t.UNCHANGED)
-    if compared.rows is not None:
-        unchanged += compared.rows - compared.differing - twins
-    counts = Counts(
-        model=compared.differing if compared.rows is None else compared.rows,
-        planned=of(t.SEND),
-        adopted=adopted,
-        adopted_as_is=adopted,
-        unchanged=unchanged,
-        absent=of(t.ABSENT),
-        kept=of(t.KEPT),
-        rejected=of(t.REFUSED),
-        rejected_again=again,
-        refused=of(t.REFUSED),
-        refused_again=again,
-        waiting=of(t.WAITING),
-        skipped=of(t.SKIPPED),
-        held_pending=of(t.HELD_PENDING),
-        held_missing=of(t.HELD_MISSING),
-        invalid_null=of(t.INVALID_NULL),
-        invalid_duplicate=duplicates + twins,
-        removals_due=of(t.REMOVAL),
-        removals_kept=of(t.LEFT),
-    )
-    # Removals that wait for finish have not been spent yet, so they count as well.
-    waiting = connection.execute(
-        sa.select(sa.func.count())
-        .select_from(ledger)
-        .where(
-            ledger.c.state == t.REMOVAL_DUE,
-            sa.not_(sa.exists().where(tables.plan.c.match_key == ledger.c.match_key)),
-        )
-    ).scalar_one()
-    if work.sync.mode == "delete":
-        # Its ledger holds what was deleted, so the list itself is the measure: how much of it is new.
-        return counts, PlannedChange(counts.model, 0, of(t.REMOVAL) + waiting)
-    updates, removals = of(t.SEND, t.UPDATE) + adopting, of(t.REMOVAL) + waiting
-    return counts, PlannedChange(
-        acknowledged + waiting,
-        updates,
-        removals,
-        found=adopted + adopting,
-        linked=of(t.SEND, t.LINK),
-        creates=of(t.SEND, t.CREATE),
-        invalid=counts.invalid,
-        model=counts.model,
-    )
-
-
-def _unchanged_twins(connection: sa.Connection, tables: StateTables) -> int:
-    """Model rows that equal their ledger row but share their key with another, differing row."""
-    plan, ledger = tables.plan, tables.ledger
-    old = sa.table(
-        "seqsync_delta", sa.column("old_fingerprint", sa.BigInteger), sa.column("fingerprint", sa.BigInteger)
-    )
-    gone = sa.exists().where(old.c.old_fingerprint == ledger.c.fingerprint)
-    return connection.execute(
-        sa.select(sa.func.count())
-        .select_from(ledger)
-        .where(
-            ledger.c.fingerprint.is_not(None),
-            sa.not_(gone),
-            sa.not_(sa.exists().where(old.c.fingerprint == ledger.c.fingerprint)),
-            ledger.c.match_key.in_(sa.select(plan.c.match_key).where(plan.c.status == t.INVALID_DUPLICATE)),
-        )
-    ).scalar_one()

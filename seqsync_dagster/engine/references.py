@@ -77,8 +77,8 @@ def _has_ledger(room: Room, tables: StateTables) -> bool:
 def _fill(work: Work, room: Room, tables: StateTables, known: Registered, tally: Filled) -> None:
     site, sync, connection = work.site, work.sync, room.connection
     names, now = (site.sequence.name, sync.name), datetime.now(UTC)
+    registry.add_reference_columns(connection, tables, sync, known.mapping)
     registry.claim(connection, tables, *names, work.epoch)
-    registry.add_reference_columns(connection, tables, sync)
     parents = _parents(work, room, tables, known)
     due, waiting = count_due(connection, tables, sync, parents, now)
     connection.commit()

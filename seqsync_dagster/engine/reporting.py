@@ -160,6 +160,7 @@ def report(
         api_calls=api_calls,
         row_bearing_calls=row_bearing_calls,
         destination=org,
-        object_url=work.site.destination.object_url(work.sync.object),
+        # Where nothing was sent nobody has asked yet where the org is, and nobody needs to.
+        object_url=site.destination.object_url(sync.object) if counts.sent else "",
         some_rows=bool(work.options.only_keys),
     )

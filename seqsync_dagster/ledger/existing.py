@@ -16,7 +16,7 @@ from seqsync_dagster.ledger import tables as t
 from seqsync_dagster.ledger.delta import delta_table, temporary
 from seqsync_dagster.ledger.drift import Expected
 from seqsync_dagster.ledger.fingerprint import Model, canonical, trimmed
-from seqsync_dagster.ledger.plan import JUDGED
+from seqsync_dagster.ledger.judging import JUDGED
 from seqsync_dagster.ledger.tables import Shape, StateTables, parent_column, ref_column, value_column
 from seqsync_dagster.sequence.sync import SyncSpec
 from seqsync_dagster.warehouse.open import Room

@@ -52,6 +52,14 @@ def same_parent(mapping: str | None, sync: SyncSpec, slot: str) -> bool:
     return list(json.loads(mapping).get("parents", {}).get(slot, ()))[:2] == [lookup.parent, list(lookup.from_)]
 
 
+def former_slot(mapping: str | None, sync: SyncSpec, slot: str) -> str | None:
+    """The slot that held a lookup's parent when its field could point to fewer or more parents; None: there is none."""
+    parents = json.loads(mapping).get("parents", {}) if mapping is not None else {}
+    field, parent = sync.field_of(slot), sync.parent_lookups()[slot].parent
+    others = (old for old, found in parents.items() if old != slot and found[0] == parent)
+    return next((old for old in others if _field(old, parents) == field), None)
+
+
 def sent_by_another(mapping: str | None, digest: str | None, sync: SyncSpec) -> bool:
     """Whether rows sent by `sync` do not mean what the ledger's other rows do, whose `mapping` and `digest` these are.
 

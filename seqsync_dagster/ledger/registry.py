@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from seqsync_dagster.errors import LeaseLost, StateError
 from seqsync_dagster.ledger.fingerprint import Checksum
+from seqsync_dagster.ledger.mapping_change import former_slot
 from seqsync_dagster.ledger.tables import (
     SCHEMA_VERSION,
     Shape,
@@ -126,8 +127,8 @@ def _lacking(connection: sa.Connection, table: sa.TableClause) -> list[sa.Column
     return [c for c in table.c if c.name not in present]
 
 
-def create_tables(connection: sa.Connection, tables: StateTables, sync: SyncSpec) -> None:
-    """Create what is missing.
+def create_tables(connection: sa.Connection, tables: StateTables, sync: SyncSpec, mapping: str | None = None) -> None:
+    """Create what is missing. `mapping`: what the rows of an existing ledger were sent with.
 
     Raises `StateError` when an existing ledger has other key columns.
     """
@@ -154,18 +155,32 @@ def create_tables(connection: sa.Connection, tables: StateTables, sync: SyncSpec
             "A key cannot change under a ledger. Give the sync a new name, or launch with rebuild_ledger: true "
             "to match every record again."
         )
-    add_reference_columns(connection, tables, sync)
+    add_reference_columns(connection, tables, sync, mapping)
 
 
-def add_reference_columns(connection: sa.Connection, tables: StateTables, sync: SyncSpec) -> None:
-    """Make room in an existing ledger for lookups that the YAML has got since."""
+def add_reference_columns(
+    connection: sa.Connection, tables: StateTables, sync: SyncSpec, mapping: str | None = None
+) -> None:
+    """Make room in an existing ledger for lookups that the YAML has got since.
+
+    What records point to stays known when a field gets a second parent, or is left with one: `mapping`, of the rows in
+    the ledger, tells where that stood. Commits when there is something to keep.
+    """
     present = set(columns_of(connection, tables.ledger))
-    for field in Shape.of(sync).parents:
-        for column in (parent_column(field), ref_column(field)):
+    ledger = f'"{tables.ledger.schema}"."{tables.ledger.name}"'
+    kept: list[str] = []
+    for slot in Shape.of(sync).parents:
+        before = former_slot(mapping, sync, slot)
+        for named in (parent_column, ref_column):
+            column = named(slot)
             if column not in present:
-                connection.execute(
-                    sa.text(f'ALTER TABLE "{tables.ledger.schema}"."{tables.ledger.name}" ADD COLUMN "{column}" TEXT')
-                )
+                connection.execute(sa.text(f'ALTER TABLE {ledger} ADD COLUMN "{column}" TEXT'))
+                if before is not None and named(before) in present:
+                    kept.append(f'"{column}" = "{named(before)}"')
+    if kept:
+        # DuckDB changes no rows of a table in the transaction that has altered it.
+        connection.commit()
+        connection.execute(sa.text(f"UPDATE {ledger} SET {', '.join(kept)}"))
 
 
 def add_plan_columns(connection: sa.Connection, tables: StateTables) -> None:

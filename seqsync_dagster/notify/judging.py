@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from seqsync_dagster.notify.notice import span
 from seqsync_dagster.sequence.alerts import Condition, ConditionName
+from seqsync_dagster.sequence.durations import span
 
 #: Conditions that are judged by all rows of a model.
 _OF_ROWS: tuple[ConditionName, ...] = ("rejected", "held_longer_than")

@@ -7,8 +7,10 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
+
+from seqsync_dagster.sequence.durations import span
 
 #: Of the JSON that machines get. Names are added under the same version; what changes or goes raises it.
 VERSION = 1
@@ -131,14 +133,6 @@ def letter(notice: Notice) -> Letter:
 def event(kind: str, at: datetime, sequence: str, sync: str, run_id: str, url: str | None, **more: Any) -> Letter:
     """A step's ``started``, ``plan_ready`` or ``finished``."""
     return Letter("", "", _envelope(f"step.{kind}", at, sequence, sync, run_id, url) | more)
-
-
-def span(length: timedelta) -> str:
-    """A duration for people: ``2d 3h``, ``12m 5s``."""
-    seconds = max(0, round(length.total_seconds()))
-    parts = [(seconds // 86_400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
-    first = next((n for n, (number, _) in enumerate(parts) if number), 3)
-    return " ".join(f"{number}{unit}" for number, unit in parts[first : first + 2] if number) or "0s"
 
 
 def _title(notice: Notice) -> str:

@@ -1,4 +1,4 @@
-"""Lengths of time as people write them: `30m`, `26h`, `1h30m`, `2d`."""
+"""Lengths of time as people write them, `30m`, `26h`, `1h30m`, `2d`, and as they are told: `1h 30m`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ def as_duration(value: Any) -> timedelta:
     if not length:
         raise ValueError(f"{value!r} is no time at all. Write e.g. 30m or 26h.")
     return length
+
+
+def span(length: timedelta) -> str:
+    """A length of time for people, by its two largest units: ``2d 3h``, ``12m 5s``."""
+    seconds = max(0, round(length.total_seconds()))
+    parts = [(seconds // 86_400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
+    first = next((n for n, (number, _) in enumerate(parts) if number), 3)
+    return " ".join(f"{number}{unit}" for number, unit in parts[first : first + 2] if number) or "0s"
 
 
 Duration = Annotated[

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin
 
 from seqsync_dagster.components import alert_sensor, alerting
 from seqsync_dagster.components.sequence_component import SyncSequence
-from seqsync_dagster.errors import JournalUnavailable
+from seqsync_dagster.errors import JournalUnavailable, WarehouseError
 from seqsync_dagster.journal import Journal, Scope, tables
 from seqsync_dagster.notify.judging import Verdict
 from seqsync_dagster_tests.notify.listener import Listener, nobody
@@ -19,6 +21,7 @@ from seqsync_dagster_tests.notify.listener import Listener, nobody
 from .location import PAIR, location, run
 from .test_alerts import Clock, clock, forgetful, hook, ops
 from .test_steps import Engine, engine, report
+from .test_triggers import run_of
 
 __all__ = ["clock", "engine", "forgetful", "hook", "ops"]
 
@@ -48,8 +51,15 @@ class Watch:
 
     def tick(self) -> str:
         """What it says of its look."""
-        with dg.build_sensor_context(
-            self._instance, cursor=self._cursor, repository_def=self._defs.get_repository_def()
+        with dg.SensorEvaluationContext(
+            instance_ref=None,
+            instance=self._instance,
+            last_tick_completion_time=None,
+            last_run_key=None,
+            cursor=self._cursor,
+            repository_name=None,
+            repository_def=self._defs.get_repository_def(),
+            code_location_origin=RegisteredCodeLocationOrigin("sales"),
         ) as context:
             done = self._defs.resolve_sensor_def("crm_watch").evaluate_tick(context)
         self._cursor = done.cursor
@@ -154,11 +164,40 @@ def test_a_killed_run_that_a_later_one_took_over_says_nothing_any_more(
     assert ops.titles == []
 
 
+def test_what_was_told_of_a_sync_that_is_taken_out_is_over(
+    watch: Watch,
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    engine: Engine,
+    ops: Listener,
+    journal: Journal,
+    clock: Clock,
+) -> None:
+    engine.answers["accounts"] = report("accounts", verdict="partial", held_pending=1)
+    engine.answers["contacts"] = WarehouseError("no warehouse")
+    assert not run(defs, instance).success
+    assert ops.titles == ["crm/contacts: failed"]
+    with journal._database.write() as connection:
+        for sync in ("accounts", "contacts"):
+            renamed = sa.update(tables.alert).where(tables.alert.c.sync == sync)
+            connection.execute(renamed.values(sync=f"former_{sync}"))
+    clock.now += timedelta(hours=3)
+    watch.tick()
+    assert ops.titles[1:] == ["crm/former_contacts: recovered (failed)"], "rows of no sync are not held for too long"
+    assert "crm/former_contacts is no sync of crm any more" in ops.messages[1]
+    assert journal.alerts_of("crm").told_of() == set()
+    assert watch.tick() == "Nothing new to tell."
+
+
 def test_a_run_that_fails_before_any_sync_is_told_of_the_sequence(
     watch: Watch, defs: dg.Definitions, instance: dg.DagsterInstance, engine: Engine, ops: Listener
 ) -> None:
     watch.tick()
+    instance.add_run(run_of("crm", dg.DagsterRunStatus.FAILURE, "finance"))
+    watch.tick()
+    assert ops.titles == [], "another code location has a sequence of that name"
     instance.report_run_failed(started(instance))
+    instance.add_run(run_of("crm", dg.DagsterRunStatus.SUCCESS, "finance"))
     watch.tick()
     watch.tick()
     assert ops.titles == ["crm: failed"]

@@ -48,11 +48,11 @@ def test_it_runs_when_switched_on_and_then_says_when_next(defs: dg.Definitions, 
 @pytest.mark.parametrize(
     ("passed", "began", "reason"),
     [
-        (0, NOON, "The next run is due in 45 min, at 2026-03-01 12:45 UTC: every 45m since 2026-03-01 12:00 UTC."),
+        (0, NOON, "The next run is due in 45m, at 2026-03-01 12:45 UTC: every 45m since 2026-03-01 12:00 UTC."),
         (
             44 * 60 + 1,
             NOON,
-            "The next run is due in 59 s, at 2026-03-01 12:45 UTC: every 45m since 2026-03-01 12:00 UTC.",
+            "The next run is due in 59s, at 2026-03-01 12:45 UTC: every 45m since 2026-03-01 12:00 UTC.",
         ),
         (45 * 60, NOON + 45 * 60, None),
         (45 * 60 + 29, NOON + 45 * 60, None),

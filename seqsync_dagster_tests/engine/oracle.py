@@ -90,10 +90,10 @@ class SyncOracle:
                 counts["rejected"] += 1
                 entry = self.entries.setdefault(key, Entry())
                 entry.state, entry.refused = "rejected", tuple(row.values())
-            elif self._parent_missing(row, parents, keys):
-                self._hold(key, counts)
             elif key in self.entries and self.entries[key].refused == tuple(row.values()):
                 counts["waiting"] += 1
+            elif self._parent_missing(row, parents, keys):
+                self._hold(key, counts)
             else:
                 sendable[key] = row
                 blocked[key] = self._blockers(row)

@@ -313,6 +313,27 @@ def test_a_row_refused_too_often_is_quarantined_until_it_changes_or_is_named(wor
     assert (report.counts.created, report.counts.waiting) == (1, 0)
 
 
+def test_a_refused_row_whose_parent_has_gone_waits_whatever_else_changes_and_is_held_when_it_is_tried(
+    world: World,
+) -> None:
+    fields = {"LastName": "last_name", "AccountId": {"parent": "accounts", "from": "account_id"}}
+    world.sequence = crm({**ACCOUNTS, "removed": "delete"}, {**CONTACTS, "sensitive": [], "fields": fields})
+    world.insert("crm.accounts", [("A1", "fine", None, None), ("A2", "fine", None, None)])
+    world.insert("crm.contacts", [("C1", None, None, "A1", None), ("C2", "fine", None, "A2", None)])
+    world.run("accounts")
+    assert world.run("contacts").counts.rejected == 1
+    world.sql("DELETE FROM crm.accounts WHERE account_id = 'A1'")
+    world.run("accounts")
+    assert dict(world.finish().removed) == {"accounts": 1}
+    same = world.run("contacts").counts
+    assert (same.waiting, same.held) == (1, 0), "nothing is compared row by row"
+    world.sql("UPDATE crm.contacts SET last_name = 'better' WHERE contact_id = 'C2'")
+    changed = world.run("contacts").counts
+    assert (changed.updated, changed.waiting, changed.held) == (1, 1, 0)
+    assert world.ledger("contacts")["c1"]["retry_at"] is not None, "its next try stands"
+    assert world.run("contacts", RunOptions(requeue={"contacts": ["C1"]})).counts.held == 1
+
+
 def test_a_row_that_only_met_a_lock_is_not_quarantined(world: World) -> None:
     world.sequence = crm(ACCOUNTS, errors={"quarantine_after": 1})
     world.insert("crm.accounts", [("A1", "fine", None, None)])

@@ -54,6 +54,10 @@ def test_an_unchanged_model_costs_no_api_call_and_a_changed_row_goes_alone(world
     reports = world.run_all()
     assert all(r.counts.unchanged == r.counts.model and r.counts.planned == 0 for r in reports.values())
     assert world.org.calls()["total"] == 0
+    there = world.settings
+    world.settings = {**there, "url": {"env": "SEQSYNC_TEST_NOT_SET"}}
+    assert world.run("accounts").object_url == "", "where the org is need not even be known"
+    world.settings = there
     world.sql("UPDATE crm.contacts SET email = 'new@example.com' WHERE contact_id = 'C1'")
     report = world.run("contacts")
     assert (report.counts.updated, report.counts.unchanged) == (1, 2)

@@ -166,6 +166,32 @@ def test_a_record_stays_while_a_row_of_any_kind_points_to_it_and_goes_after_it(o
     assert office.finish().removed == {"tasks": 4, "workspaces": 1, "accounts": 2}
 
 
+@pytest.mark.parametrize("more", [True, False], ids=["gets a second parent", "is left with one"])
+def test_a_record_stays_while_one_points_to_it_though_the_field_has_other_parents_by_now(
+    office: World, more: bool
+) -> None:
+    one = tasks()
+    one["fields"]["WhatId"] = {"parent": "accounts", "from": "account_id"}
+    first, second = (one, tasks()) if more else (tasks(), one)
+    office.sequence = crm({**ACCOUNTS, "removed": "delete"}, WORKSPACES, first)
+    office.sql("UPDATE crm.workspaces SET account_id = 'A2'")
+    run_syncs(office)
+    assert pointed_to(office)["T1"] == "Account A1"
+    # Its row is held, so the record goes on pointing to what its row has left.
+    about(office, "T1", account="A9")
+    office.sql("DELETE FROM crm.accounts WHERE account_id = 'A1'")
+    office.sequence = crm({**ACCOUNTS, "removed": "delete"}, WORKSPACES, second)
+    office.run("accounts")
+    office.finish()
+    assert pointed_to(office)["T1"] == "Account A1", "tasks have not run since"
+    run_syncs(office)
+    office.finish()
+    assert pointed_to(office)["T1"] == "Account A1"
+    about(office, "T1")
+    run_syncs(office)
+    assert dict(office.finish().removed) == {"accounts": 1}
+
+
 def test_what_the_org_holds_is_compared_by_the_id_of_whichever_parent(office: World) -> None:
     run_syncs(office)
     office.sequence = crm(ACCOUNTS, WORKSPACES, tasks(name="again", first_run="adopt", drift={}))

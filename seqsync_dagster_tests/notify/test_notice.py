@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from seqsync_dagster.engine.report import RowProblem
-from seqsync_dagster.notify.notice import MAX_TEXT, Letter, Matter, Notice, distinct, letter, span
+from seqsync_dagster.notify.notice import MAX_TEXT, Letter, Matter, Notice, distinct, letter
+from seqsync_dagster.sequence.durations import span
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 

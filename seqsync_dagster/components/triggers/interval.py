@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from seqsync_dagster.components.triggers.target import Target, sensor_status, what_runs
+from seqsync_dagster.sequence.durations import span
 from seqsync_dagster.sequence.triggers import IntervalTrigger
 
 _LOOK_S = 30
@@ -53,14 +54,6 @@ def start_of_interval(cursor: str | None, trigger: IntervalTrigger, now: float) 
     due = datetime.fromtimestamp(began + length, UTC)
     left = timedelta(seconds=max(1, round(began + length - now)))
     return began, (
-        f"The next run is due in {_short(left)}, at {due:%Y-%m-%d %H:%M} UTC: every {trigger.every} since "
+        f"The next run is due in {span(left)}, at {due:%Y-%m-%d %H:%M} UTC: every {trigger.every} since "
         f"{datetime.fromtimestamp(began, UTC):%Y-%m-%d %H:%M} UTC."
     )
-
-
-def _short(left: timedelta) -> str:
-    seconds = int(left.total_seconds())
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    shown = {"h": hours, "min": minutes, "s": seconds if not hours and minutes < 2 else 0}
-    return " ".join(f"{number} {unit}" for unit, number in shown.items() if number)
