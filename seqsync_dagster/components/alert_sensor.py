@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from seqsync_dagster.components.alerting import WHOLE, channels_of, everybody, notice_of, utc_now
+from seqsync_dagster.components.alerting import (
+    WHOLE,
+    channels_of,
+    end_what_is_gone,
+    everybody,
+    notice_of,
+    utc_now,
+)
 from seqsync_dagster.components.outcome import OUTCOME
 from seqsync_dagster.components.triggers.runs import elsewhere, own_location
 from seqsync_dagster.errors import SeqsyncError
@@ -75,6 +82,8 @@ def _look(
     announcer = Announcer(sequence.name, list(listening.values()), f"watch {uuid.uuid4().hex}", open_journal)
     with open_journal() as journal:
         look = _Look(context.instance, sequence, journal, announcer, now, killed, own_location(context))
+        # First: of what is forgotten nobody can be told that it is over.
+        end_what_is_gone(sequence, journal, announcer, None)
         journal.alerts_of(sequence.name).forget_others({n: [c.digest for c in found] for n, found in told.items()})
         announcer.take_up(journal)
         look.at_steps()

@@ -85,6 +85,29 @@ def everybody(sequence: SequenceSpec) -> dict[str, list[Channel]]:
     return found | {drift_step(sync.name): found[sync.name] for sync in sequence.syncs if sync.drift is not None}
 
 
+def end_what_is_gone(sequence: SequenceSpec, journal: Journal, announcer: Announcer, run_id: str | None) -> None:
+    """Tell that what was told of syncs which are not in the sequence any more is over, and forget it.
+
+    Else it would be told as soon as it has lasted, and of a later sync of that name nobody would hear.
+    """
+    book, now = journal.alerts_of(sequence.name), utc_now()
+    nothing = Facts(
+        failed=False,
+        guarded=False,
+        refused=Refused(0, 0, 0),
+        held=0,
+        took=timedelta(0),
+        drifted=0,
+        whole=True,
+        last_run=now,
+    )
+    for name in sorted(book.told_of() - everybody(sequence).keys()):
+        text = f"{sequence.name}/{name} is no sync of {sequence.name} any more. Nothing is told of it from now on."
+        notice = notice_of(sequence, name, now, run_id, text)
+        announcer.turn(journal, notice, nothing, channels_of(sequence, name))
+        book.forget(name)
+
+
 def utc_now() -> datetime:
     """The time that alerts go by."""
     return datetime.now(UTC)
@@ -173,6 +196,8 @@ class _Following:
         # What waits is older than what comes now.
         self._announcer.take_up(journal)
         self._announcer.turn(journal, notice, facts, self._channels)
+        if self._name == FINISH:
+            end_what_is_gone(self._sequence, journal, self._announcer, self._run_id)
         if self._name == FINISH and facts.failed is False:
             of_all = replace(notice, sync=WHOLE, owners=self._sequence.owners)
             whole = Facts(failed=False, last_run=notice.at)

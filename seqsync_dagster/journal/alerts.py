@@ -127,6 +127,18 @@ class Alerts:
             ).all()
         return [(row.sync, row.channel, _told(row)) for row in rows]
 
+    def told_of(self) -> set[str]:
+        """The syncs of which something has begun, or was told, that is not over; empty: the sequence as a whole."""
+        a = tables.alert.c
+        with self._database.read() as connection:
+            return set(connection.execute(sa.select(a.sync).where(a.sequence == self._sequence).distinct()).scalars())
+
+    def forget(self, sync: str) -> None:
+        """Nothing was ever told of this sync."""
+        a = tables.alert.c
+        with self._database.write() as connection:
+            connection.execute(sa.delete(tables.alert).where(a.sequence == self._sequence, a.sync == sync))
+
     def take_up(self, channels: Collection[str]) -> list[Kept]:
         """Messages for these channels that nobody is sending, oldest first. Whoever takes them has `CLAIM`."""
         m, now = tables.letter.c, database_now()

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin
 
 from seqsync_dagster.components import alert_sensor, alerting
 from seqsync_dagster.components.sequence_component import SyncSequence
-from seqsync_dagster.errors import JournalUnavailable
+from seqsync_dagster.errors import JournalUnavailable, WarehouseError
 from seqsync_dagster.journal import Journal, Scope, tables
 from seqsync_dagster.notify.judging import Verdict
 from seqsync_dagster_tests.notify.listener import Listener, nobody
@@ -161,6 +162,31 @@ def test_a_killed_run_that_a_later_one_took_over_says_nothing_any_more(
     instance.report_run_canceled(killed)
     assert watch.tick() == "Nothing new to tell."
     assert ops.titles == []
+
+
+def test_what_was_told_of_a_sync_that_is_taken_out_is_over(
+    watch: Watch,
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    engine: Engine,
+    ops: Listener,
+    journal: Journal,
+    clock: Clock,
+) -> None:
+    engine.answers["accounts"] = report("accounts", verdict="partial", held_pending=1)
+    engine.answers["contacts"] = WarehouseError("no warehouse")
+    assert not run(defs, instance).success
+    assert ops.titles == ["crm/contacts: failed"]
+    with journal._database.write() as connection:
+        for sync in ("accounts", "contacts"):
+            renamed = sa.update(tables.alert).where(tables.alert.c.sync == sync)
+            connection.execute(renamed.values(sync=f"former_{sync}"))
+    clock.now += timedelta(hours=3)
+    watch.tick()
+    assert ops.titles[1:] == ["crm/former_contacts: recovered (failed)"], "rows of no sync are not held for too long"
+    assert "crm/former_contacts is no sync of crm any more" in ops.messages[1]
+    assert journal.alerts_of("crm").told_of() == set()
+    assert watch.tick() == "Nothing new to tell."
 
 
 def test_a_run_that_fails_before_any_sync_is_told_of_the_sequence(
