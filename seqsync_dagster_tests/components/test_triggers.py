@@ -300,6 +300,18 @@ def test_a_dead_run_does_not_block_for_ever(instance: dg.DagsterInstance) -> Non
     assert triggers.busy(instance, "other", no_answer, later) is None
 
 
+def test_a_dead_run_that_another_one_has_outlived_blocks_nobody(instance: dg.DagsterInstance) -> None:
+    killed = start(instance)
+    later = start(instance)
+    assert triggers.busy(instance, "crm", lambda: None) is not None
+    instance.report_dagster_event(dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, "crm"), later)
+    assert triggers.busy(instance, "crm", lambda: None) is None
+    found = instance.get_run_by_id(killed)
+    assert found and found.status == dg.DagsterRunStatus.STARTED
+    held = triggers.busy(instance, "crm", lambda: "crm/x is held by run 1")
+    assert held == f"crm is already running: run {killed[:8]} (started)."
+
+
 def test_a_queued_run_counts_however_old(instance: dg.DagsterInstance) -> None:
     start(instance, "RUN_ENQUEUED")
     assert triggers.busy(instance, "crm", lambda: None, datetime.now(UTC).timestamp() + 86_400)

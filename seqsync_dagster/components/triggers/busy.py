@@ -34,7 +34,8 @@ def busy(instance: dg.DagsterInstance, job: str, held_by: HeldBy, now: float | N
         text = f"{job} is already running: run {run.run_id[:8]} ({run.status.value.lower()})."
         if run.status == dg.DagsterRunStatus.QUEUED:
             return text
-        if (now or time.time()) - _last_sign_of_life(instance, record) < SILENT_S:
+        sign_of_life = _last_sign_of_life(instance, record)
+        if (now or time.time()) - sign_of_life < SILENT_S and not _outlived(instance, job, sign_of_life):
             return text
         try:
             if held_by():
@@ -47,6 +48,13 @@ def busy(instance: dg.DagsterInstance, job: str, held_by: HeldBy, now: float | N
         if held := held_by():
             return f"{job} is at work already: {held}."
     return None
+
+
+def _outlived(instance: dg.DagsterInstance, job: str, sign_of_life: float) -> bool:
+    """Whether another run of the job has begun and ended since then, and what is alive has said nothing meanwhile."""
+    ended = dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE])
+    latest = next(iter(instance.get_run_records(ended, limit=1)), None)
+    return latest is not None and latest.start_time is not None and latest.start_time > sign_of_life
 
 
 def _last_sign_of_life(instance: dg.DagsterInstance, record: dg.RunRecord) -> float:
