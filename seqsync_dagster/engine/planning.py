@@ -113,10 +113,10 @@ def _plan(
         lost = not sa.inspect(connection).has_table(tables.ledger.name, schema=tables.ledger.schema)
     if lost and not options.rebuild_ledger:
         raise LedgerLost(
-            f"sync {sync.name}: its ledger is not there, but the sync is known to have run. Sending everything "
-            "again could undo changes and would forget which records are ours. Nothing was sent. Bring the state "
-            "back (see `state:` in the warehouse's YAML), or launch with rebuild_ledger: true, which matches every "
-            "row again by its key."
+            f"sync {sync.name}: its ledger is not there, but the sync is known to have run, here or in another "
+            "environment that shares its history of runs. Sending everything again could undo changes and would forget "
+            "which records are ours. Nothing was sent. Bring the state back (see `state:` in the warehouse's YAML), or "
+            "launch with rebuild_ledger: true, which matches every row again by its key."
         )
     columns = sorted(sync.columns())
     stamp = [] if sync.since is None else [sync.since.column]
