@@ -149,7 +149,7 @@ def _run_finish_step(context: dg.AssetExecutionContext, options: RunOptionsResou
         _may_run(context, step)
         with step.site() as site:
             report: FinishReport = run_finish(
-                site, options.read(), run_id=context.run_id, holder=holder(context), log=context.log.info
+                site, options.read(), run_id=context.run.run_id, holder=holder(context), log=context.log.info
             )
     except (DestinationStillBusy, BudgetSpent) as busy:
         yield from _in_progress(context, step, busy)
@@ -214,7 +214,7 @@ def _run_sync(
             step.name,
             inputs.source,
             options.read(),
-            run_id=context.run_id,
+            run_id=context.run.run_id,
             holder=holder(context),
             remembered=remembers(context.instance, step.key),
             log=context.log.info,
@@ -253,7 +253,7 @@ def _settled(context: dg.AssetExecutionContext, step: Step, report: SyncReport, 
         context.log_event(event)
     if standing.stops:
         shown["seqsync/stopped"] = standing.text
-        context.instance.add_run_tags(context.run_id, {STOPPED: step.name})
+        context.instance.add_run_tags(context.run.run_id, {STOPPED: step.name})
         # Not as an output, on which the syncs below would start.
         yield dg.AssetMaterialization(step.key, metadata=shown)
         yield from results
@@ -299,7 +299,7 @@ def _stand(context: dg.AssetExecutionContext, step: Step, error: str) -> Generat
         standing = Standing(step.sequence.errors_of(spec).fatal == "stop", error)
     yield from _only_wanted(context, step, checks.complete(step.key, standing.text))
     if standing.stops:
-        context.instance.add_run_tags(context.run_id, {STOPPED: step.name})
+        context.instance.add_run_tags(context.run.run_id, {STOPPED: step.name})
         _tell_below(context, step, standing)
     else:
         yield dg.MaterializeResult(asset_key=step.key, metadata={HIDE: True})
