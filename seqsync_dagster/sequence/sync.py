@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -268,10 +269,16 @@ class SyncSpec(Strict):
 
     def mappings(self) -> Iterator[tuple[str, FieldMapping]]:
         """The fields with their mappings in full form, in YAML's order, the match field left out."""
-        for field, mapping in self.fields.items():
-            if field != self.match:
-                # Not validated once more: this is asked for many times over.
-                yield field, ColumnMapping.model_construct(column=mapping) if isinstance(mapping, str) else mapping
+        return iter(self._in_full)
+
+    @cached_property
+    def _in_full(self) -> tuple[tuple[str, FieldMapping], ...]:
+        # Made once, and not validated once more: it is asked for hundreds of times while a location loads.
+        return tuple(
+            (field, ColumnMapping.model_construct(column=mapping) if isinstance(mapping, str) else mapping)
+            for field, mapping in self.fields.items()
+            if field != self.match
+        )
 
     def columns(self) -> set[str]:
         """Every model column this sync reads."""
