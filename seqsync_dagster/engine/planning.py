@@ -205,10 +205,13 @@ def _plan(
         connection.commit()
         return replace(_unchanged(known, mapped, compared, unfilled), arrivals=arrivals, compared=compared)
     search = Search(work, room, tables, known, mapped, case_sensitive, model)
+    # What is done again with more memory is rolled back as a whole; what it starts from is not part of it.
+    connection.commit()
     economically(lambda: note_shared(search))
     room.release_model()
     find_records(work, room, tables, known, mapped)
     write_asked(connection, tables, *names)
+    connection.commit()
     request = PlanRequest(
         sync=sync,
         tables=tables,
@@ -239,6 +242,7 @@ def _plan(
     def write() -> tuple[Counts, PlannedChange, str]:
         registry.claim(connection, tables, *names, work.epoch)
         write_plan(room, request, prepared)
+        registry.claim(connection, tables, *names, work.epoch)
         values = {"plan_run_id": work.run_id, "plan_spec": spec, **(meaning if first else {})}
         registry.update(connection, tables, *names, **values)
         counts, change = count_plan(connection, tables, work, compared)

@@ -172,8 +172,9 @@ _Told = tuple[Counts, list[Mapping[str, Any]], list[Mapping[str, Any]]]
 
 def _told(room: Room, tables: StateTables, planned: Planned, sync: SyncSpec) -> _Told:
     """What became of the rows, and samples of those that were not and that were acknowledged."""
-    counts = counted(planned.counts, rows.outcome_counts(room.connection, tables))
-    problems = rows.problem_rows(room.connection, tables, sync, 100)
+    fates = rows.outcome_counts(room.connection, tables)
+    counts = counted(planned.counts, fates)
+    problems = rows.problem_rows(room.connection, tables, sync, 100, unsent="unsent" in fates)
     return counts, problems, rows.change_rows(room.connection, tables, sync, 20)
 
 

@@ -15,7 +15,7 @@ from seqsync_dagster.ledger.fingerprint import Model, fingerprint, key_text
 from seqsync_dagster.ledger.moments import as_meant
 from seqsync_dagster.ledger.tables import Shape, StateTables, ref_column, value_column
 from seqsync_dagster.sequence.sync import SyncSpec
-from seqsync_dagster.warehouse.open import Parts, Room, pages
+from seqsync_dagster.warehouse.open import Numbered, Room, pages
 
 #: Temporary tables of the watched records: numbered, and with the values they must hold.
 _EXPECTED = "seqsync_expected"
@@ -32,7 +32,7 @@ class Expected:
     """The watched records, numbered from 1 in the order of their ids, and the values they must hold."""
 
     rows: int
-    parts: Parts
+    parts: Sequence[sa.Select[Any]]
     """Of a temporary table, so that a page is found without reading all of it."""
 
 
@@ -79,12 +79,12 @@ def write_expected(room: Room, model: Model, sync: SyncSpec, tables: StateTables
     total = connection.execute(sa.select(sa.func.count()).select_from(records)).scalar_one()
     connection.commit()
     expected = sa.table(_EXPECTED, *[sa.column(c.name, c.type) for c in selected.selected_columns])
-    return Expected(total, room.part(sa.select(*expected.c), "n", total))
+    return Expected(total, room.part(Numbered(sa.select(*expected.c), "n", total)))
 
 
 def expected_pages(room: Room, expected: Expected, size: int) -> Iterator[tuple[sa.Select[Any], int, int]]:
     """The part, first and last number of every page of at most `size` records."""
-    for part in expected.parts.selects:
+    for part in expected.parts:
         n = part.subquery("part").c.n
         ends: sa.Select[int, int] = sa.select(sa.func.min(n), sa.func.max(n))
         first, last = room.connection.execute(ends).one()

@@ -19,7 +19,7 @@ from seqsync_dagster.ledger.fingerprint import Model, canonical, trimmed
 from seqsync_dagster.ledger.judging import JUDGED
 from seqsync_dagster.ledger.tables import Shape, StateTables, parent_column, ref_column, value_column
 from seqsync_dagster.sequence.sync import SyncSpec
-from seqsync_dagster.warehouse.open import Room
+from seqsync_dagster.warehouse.open import Numbered, Room
 
 #: Temporary table of the rows that look for their record: numbered, with what they are found by.
 _SEEKERS = "seqsync_seekers"
@@ -181,7 +181,7 @@ def write_pairs(room: Room, sync: SyncSpec, fields: Sequence[str], total: int) -
         connection.exec_driver_sql(f'CREATE INDEX ON "{_PAIRS}" (n)')
     connection.commit()
     pairs = sa.table(_PAIRS, *[sa.column(c.name, c.type) for c in selected.selected_columns])
-    return Expected(total, room.part(sa.select(*pairs.c), "n", total))
+    return Expected(total, room.part(Numbered(sa.select(*pairs.c), "n", total)))
 
 
 def differing() -> sa.TableClause:

@@ -18,13 +18,13 @@ from seqsync_dagster.ledger.judging import JUDGED, PlanRequest, judge_rows
 from seqsync_dagster.ledger.levels import LEVELS, own_lookups, write_levels
 from seqsync_dagster.ledger.tables import Shape, StateTables, key_column, parent_column, ref_column, value_column
 from seqsync_dagster.warehouse.hashing import row_hash
-from seqsync_dagster.warehouse.open import Parts, Room
+from seqsync_dagster.warehouse.open import Numbered, Room
 
-#: Temporary table: match_key and place in the sending order of every row that goes.
+#: Temporary table: number among the judged rows and place in the sending order of every row that goes.
 _NUMBERS = "seqsync_numbers"
 
 
-def prepare_plan(room: Room, request: PlanRequest) -> Parts:
+def prepare_plan(room: Room, request: PlanRequest) -> Numbered:
     """Judge every difference and number the rows that go. Needs DELTA, and FOUND when there are lookups.
 
     Touches temporary tables only.
@@ -33,14 +33,14 @@ def prepare_plan(room: Room, request: PlanRequest) -> Parts:
     return place_rows(room, request)
 
 
-def place_rows(room: Room, request: PlanRequest) -> Parts:
+def place_rows(room: Room, request: PlanRequest) -> Numbered:
     """The second half of `prepare_plan`: the sending order of the rows of JUDGED that go."""
     write_levels(room.connection, request.sync)
     return _numbered(room, request)
 
 
-def write_plan(room: Room, request: PlanRequest, prepared: Parts) -> None:
-    """Write the plan table."""
+def write_plan(room: Room, request: PlanRequest, prepared: Numbered) -> None:
+    """Write the plan table. May commit, as `Room.write` does: the plan counts once the registry names its run."""
     connection, plan = room.connection, request.tables.plan
     room.write(plan, prepared)
     if request.whole and request.limit is None:
@@ -49,10 +49,11 @@ def write_plan(room: Room, request: PlanRequest, prepared: Parts) -> None:
         connection.execute(sa.delete(plan).where(plan.c.status == t.SEND, plan.c.seq > request.limit))
 
 
-def _numbered(room: Room, request: PlanRequest) -> Parts:
+def _numbered(room: Room, request: PlanRequest) -> Numbered:
     connection, shape = room.connection, Shape.of(request.sync)
     judged = sa.table(
         JUDGED,
+        sa.column("n", sa.BigInteger),
         *[sa.column(c) for c in ("status", "code", "message", "operation", "dest_id", "match_key", "match_text")],
         sa.column("fingerprint", sa.BigInteger),
         *[sa.column(key_column(k)) for k in shape.keys],
@@ -69,6 +70,10 @@ def _numbered(room: Room, request: PlanRequest) -> Parts:
         levels = sa.table(
             LEVELS, sa.column("match_key", sa.Text), sa.column("level", sa.Integer), sa.column("lacking", sa.Text)
         )
+        unplaced = goes, sa.not_(sa.exists().where(levels.c.match_key == judged.c.match_key))
+        no_level = f"{shape.field_of(own[0])}: the parent row is itself held, invalid, refused or skipped"
+        held = {"status": t.HELD_PENDING, "code": "PARENT_PENDING", "message": no_level}
+        connection.execute(sa.update(judged).where(*unplaced).values(held))
         placed = judged.join(levels, levels.c.match_key == judged.c.match_key)
         level = levels.c.level
         lacking = lacking.concat(sa.func.coalesce(levels.c.lacking, ""))
@@ -77,43 +82,56 @@ def _numbered(room: Room, request: PlanRequest) -> Parts:
     order = [level, judged.c.operation, *([lacking] if request.sync.filled_later() else []), *together]
     order.append(judged.c.match_key)
     number = sa.func.row_number().over(order_by=order)
-    numbered = sa.select(
-        judged.c.match_key,
-        level.label("level"),
-        sa.func.nullif(lacking, "", type_=sa.Text).label("lacking"),
-        number.label("seq"),
+    temporary(
+        connection,
+        _NUMBERS,
+        sa.select(
+            judged.c.n,
+            level.label("level"),
+            sa.func.nullif(lacking, "", type_=sa.Text).label("lacking"),
+            number.label("seq"),
+        )
+        .select_from(placed)
+        .where(goes),
     )
-    temporary(connection, _NUMBERS, numbered.select_from(placed).where(goes))
     numbers = sa.table(
         _NUMBERS,
-        sa.column("match_key", sa.Text),
+        sa.column("n", sa.BigInteger),
         sa.column("level", sa.Integer),
         sa.column("lacking", sa.Text),
         sa.column("seq", sa.BigInteger),
     )
-    # Only rows of a hierarchy can be without a number, and then no level was found for them.
-    unplaced = sa.and_(goes, numbers.c.seq.is_(None))
-    no_level = f"{''.join(map(shape.field_of, own[:1]))}: the parent row is itself held, invalid, refused or skipped"
-    selected = sa.select(
-        numbers.c.seq,
-        sa.case((unplaced, t.HELD_PENDING), else_=judged.c.status).label("status"),
-        judged.c.operation,
-        sa.func.coalesce(numbers.c.level, 0).label("level"),
-        judged.c.match_key,
-        judged.c.match_text,
-        judged.c.fingerprint,
-        judged.c.dest_id,
-        sa.case((unplaced, "PARENT_PENDING"), else_=judged.c.code).label("code"),
-        sa.case((unplaced, no_level), else_=judged.c.message).label("message"),
-        numbers.c.lacking,
-        *[judged.c[key_column(k)] for k in shape.keys],
-        *[judged.c[value_column(f)] for f in shape.values],
-        *[judged.c[parent_column(f)] for f in shape.parents],
-        *[judged.c[ref_column(f)] for f in (*shape.parents, *shape.lookups)],
-        # A key that goes is the only one of its kind: rows that share one are all invalid.
-    ).select_from(judged.outerjoin(numbers, numbers.c.match_key == judged.c.match_key))
-    going = connection.execute(sa.select(sa.func.count()).select_from(numbers)).scalar_one()
-    return room.part(selected, numbers.c.seq.name, going)
+
+    def columns(
+        seq: sa.ColumnElement[Any], level: sa.ColumnElement[Any], lacking: sa.ColumnElement[Any]
+    ) -> list[sa.ColumnElement[Any]]:
+        return [
+            seq.label("seq"),
+            judged.c.status,
+            judged.c.operation,
+            level.label("level"),
+            judged.c.match_key,
+            judged.c.match_text,
+            judged.c.fingerprint,
+            judged.c.dest_id,
+            judged.c.code,
+            judged.c.message,
+            lacking.label("lacking"),
+            *[judged.c[key_column(k)] for k in shape.keys],
+            *[judged.c[value_column(f)] for f in shape.values],
+            *[judged.c[parent_column(f)] for f in shape.parents],
+            *[judged.c[ref_column(f)] for f in (*shape.parents, *shape.lookups)],
+        ]
+
+    going = (
+        sa.select(*columns(numbers.c.seq, numbers.c.level, numbers.c.lacking))
+        .select_from(judged.join(numbers, numbers.c.n == judged.c.n))
+        .where(goes)
+    )
+    no_number, nothing = sa.cast(sa.null(), sa.BigInteger), sa.cast(sa.null(), sa.Text)
+    waiting = sa.select(*columns(no_number, sa.literal_column("0"), nothing)).where(sa.not_(goes))
+    count = connection.execute(sa.select(sa.func.count()).select_from(numbers)).scalar_one()
+    return Numbered(going, "seq", count, waiting)
 
 
 def _add_departures(connection: sa.Connection, request: PlanRequest) -> None:

@@ -119,9 +119,17 @@ def _key_shown(tables: StateTables) -> sa.ColumnElement[Any]:
     return sa.func.coalesce(p.c.match_text, p.c.match_key, "(null)").label("key")
 
 
-def problem_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec, limit: int) -> list[Mapping[str, Any]]:
-    """The first rows that were not acknowledged: key, status, code, message, and ``shown_<field>`` values, masked."""
-    p, o = tables.plan, tables.outcome
+def problem_rows(
+    connection: sa.Connection, tables: StateTables, sync: SyncSpec, limit: int, *, unsent: bool = True
+) -> list[Mapping[str, Any]]:
+    """The first rows that were not acknowledged: key, status, code, message, and ``shown_<field>`` values, masked.
+
+    `unsent`: rows of the plan may have no outcome.
+    """
+    p, every = tables.plan, tables.outcome
+    # Most outcomes are of acknowledged rows: joined to them, the plan's values would take memory by the row.
+    told: sa.Select[*tuple[Any, ...]] = sa.select(every.c.seq, every.c.code, every.c.message)
+    o = (told if unsent else told.where(every.c.code.is_not(None))).subquery("told")
     refused = o.c.code.is_not(None)
     select = (
         sa.select(
@@ -147,7 +155,7 @@ def problem_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec,
                         t.SKIPPED,
                     ]
                 ),
-                sa.and_(p.c.status == t.SEND, o.c.seq.is_(None)),
+                *([sa.and_(p.c.status == t.SEND, o.c.seq.is_(None))] if unsent else []),
             )
         )
         .order_by(sa.case((refused, 0), (p.c.status == t.SKIPPED, 2), else_=1), p.c.status, p.c.match_key)
@@ -158,22 +166,37 @@ def problem_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec,
 
 def change_rows(connection: sa.Connection, tables: StateTables, sync: SyncSpec, limit: int) -> list[Mapping[str, Any]]:
     """The first rows that were acknowledged: key, operation, dest_id, and ``shown_<field>`` values, masked."""
-    p, o = tables.plan, tables.outcome
-    adopted = sa.or_(p.c.operation.in_([t.ADOPT, t.LINK]), o.c.created.is_(False))
+    p, every = tables.plan, tables.outcome
+    # Chosen among outcomes alone: joined to all of them, the plan's values would take memory by the row.
+    acknowledged = sa.select(every.c.seq, every.c.dest_id, every.c.created).where(every.c.code.is_(None))
+    first = acknowledged.order_by(every.c.seq).limit(limit).subquery("first")
+    as_is = sa.select(p.c.match_key).where(p.c.status == t.ADOPTED).order_by(p.c.match_key).limit(limit)
+    sent = _changes(tables, sync, p.join(first, first.c.seq == p.c.seq), first.c.dest_id, first.c.created)
+    found: list[Mapping[str, Any]] = [dict(r) for r in connection.execute(sent.order_by(p.c.seq)).mappings()]
+    if len(found) < limit:
+        nothing = sa.cast(sa.null(), sa.Text), sa.false()
+        adopted = _changes(tables, sync, p, *nothing).where(p.c.status == t.ADOPTED, p.c.match_key.in_(as_is))
+        rows = connection.execute(adopted.order_by(p.c.match_key).limit(limit - len(found))).mappings()
+        found += [dict(r) for r in rows]
+    return found
+
+
+def _changes(
+    tables: StateTables,
+    sync: SyncSpec,
+    source: sa.FromClause,
+    dest_id: sa.ColumnElement[Any],
+    created: sa.ColumnElement[Any],
+) -> sa.Select[Any]:
+    p = tables.plan
+    adopted = sa.or_(p.c.operation.in_([t.ADOPT, t.LINK]), created.is_(False))
     operation = sa.case((p.c.operation == t.UPDATE, "updated"), (adopted, "adopted"), else_="created")
-    select = (
-        sa.select(
-            _key_shown(tables),
-            operation.label("operation"),
-            sa.func.coalesce(o.c.dest_id, p.c.dest_id).label("dest_id"),
-            *_shown(tables, sync),
-        )
-        .select_from(p.outerjoin(o, o.c.seq == p.c.seq))
-        .where(sa.or_(sa.and_(o.c.seq.is_not(None), o.c.code.is_(None)), p.c.status == t.ADOPTED))
-        .order_by(p.c.seq.nulls_last(), p.c.match_key)
-        .limit(limit)
-    )
-    return [dict(r) for r in connection.execute(select).mappings()]
+    return sa.select(
+        _key_shown(tables),
+        operation.label("operation"),
+        sa.func.coalesce(dest_id, p.c.dest_id).label("dest_id"),
+        *_shown(tables, sync),
+    ).select_from(source)
 
 
 def _has_values(connection: sa.Connection, tables: StateTables) -> bool:

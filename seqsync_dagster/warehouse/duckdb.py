@@ -24,7 +24,7 @@ from seqsync_dagster.errors import WarehouseError, WarehouseLocked
 from seqsync_dagster.warehouse.open import (
     SAMPLE_ROWS,
     SAMPLED_FROM,
-    Parts,
+    Numbered,
     checked_model,
     first_line,
     pages,
@@ -34,17 +34,19 @@ from seqsync_dagster.warehouse.source import ModelSource
 
 _CATALOG = "warehouse"
 
-#: Megabytes for DuckDB where they are enough: for a first plan of 10M flat rows, and for settling it. 96 were not.
-SPARE_MB = 128
+#: Megabytes for DuckDB where they are enough, tried in this order.
+SPARE_MB: tuple[int, ...] = (40, 64, 128)
 #: Megabytes while pages of a plan are read.
-PAGING_MB = 64
-#: Temporary table of the rows to be parted; the name of every part starts with it.
-_WHOLE = "seqsync_part"
+PAGING_MB = 24
+#: The name of every temporary table of parted rows starts with this.
+_PART = "seqsync_part"
 #: Parts are sorted as a whole, so they are of about this size; the average row is weighed on the first ones.
-_PART_BYTES = 64 << 20
+_PART_BYTES = 12 << 20
 _WEIGHED_ROWS = 2_000
 #: Every part costs a scan of the table it is taken from.
 _FAN_OUT = 8
+#: Rows of a record batch.
+_FETCHED_ROWS = 10_000
 #: Seconds to wait for a file that another process holds.
 LOCK_WAIT_S = 20.0
 T = TypeVar("T")
@@ -162,6 +164,7 @@ class DuckDBRoom:
         self.catalog: str = connection.exec_driver_sql("SELECT current_catalog()").scalar_one()
         self.attached: dict[str, str] = {}
         self.model_attached = False
+        self._spare: tuple[int, ...] = SPARE_MB
         # DuckDB's hash() may change with any minor version (duckdb#17596).
         self.hash_name = f"duckdb-hash/{'.'.join(duckdb.__version__.split('.')[:2])}"
 
@@ -203,16 +206,19 @@ class DuckDBRoom:
 
     def frugally(self, act: Callable[[], T]) -> T:
         """See `Room.frugally`."""
-        # Every thread holds row groups of its own while it writes, some 30 MB of rows of 200 bytes.
-        self._limit(SPARE_MB, threads=1)
-        try:
-            return act()
-        except DBAPIError as error:
-            if "Out of Memory" not in str(error.orig):
-                raise
-            self.connection.rollback()
-            self._limit(self.memory_mb, threads=1)
-            return act()
+        while self._spare:
+            # Every thread holds row groups of its own while it writes, some 30 MB of rows of 200 bytes.
+            self._limit(self._spare[0], threads=1)
+            try:
+                return act()
+            except DBAPIError as error:
+                if "Out of Memory" not in str(error.orig):
+                    raise
+                self.connection.rollback()
+                # What is done next in this room has as many rows.
+                self._spare = self._spare[1:]
+        self._limit(self.memory_mb, threads=1)
+        return act()
 
     def paging(self) -> None:
         """See `Room.paging`."""
@@ -233,67 +239,77 @@ class DuckDBRoom:
 
     def fetch(self, select: sa.Select[Any]) -> pa.Table:
         """See `Room.fetch`."""
-        return self._raw().execute(self._sql(select)).to_arrow_table()
+        # By default it makes room for a million rows in every column.
+        return self._raw().execute(self._sql(select)).to_arrow_table(_FETCHED_ROWS)
 
-    def part(self, select: sa.Select[Any], number: str, rows: int) -> Parts:
+    def part(self, numbered: Numbered) -> Sequence[sa.Select[Any]]:
         """See `Room.part`.
 
         DuckDB cannot sort wide rows in less memory than they take: 400,000 rows of 3 KB failed with 512 MB. So
         rows are parted by ranges of their number, as a radix sort does, until a part is small enough to be sorted.
         """
-        some = select.limit(_WEIGHED_ROWS).subquery("u")
+        return [select for select, _ in self._parts(numbered)]
+
+    def _parts(self, numbered: Numbered) -> Iterator[tuple[sa.Select[Any], str | None]]:
+        """Selects, and the temporary table that each reads, for who has no use for it afterwards."""
+        few = numbered.rows.where(numbered.rows.selected_columns[numbered.number] <= _WEIGHED_ROWS).subquery("u")
         weight = sa.func.avg(sa.func.strlen(sa.cast(sa.text("u"), sa.Text)))
-        row_bytes: float = self.connection.execute(sa.select(weight).select_from(some)).scalar_one() or 1
+        row_bytes: float = self.connection.execute(sa.select(weight).select_from(few)).scalar_one() or 1
         at_once = int(max(1_000, min(200_000, _PART_BYTES / row_bytes)))
-        if rows <= at_once:
-            return Parts(number, (select,))
+        if numbered.count <= at_once:
+            yield numbered.rows, None
+            return
         self._drop_parts()
-        self.connection.execute(select.into(_WHOLE, temporary=True))
-        self.connection.commit()
-        parts = self._parted(_WHOLE, f'"{number}"', 1, rows, at_once)
-        columns = [(c.name, c.type) for c in select.selected_columns]
-        return Parts(
-            number, tuple(sa.select(*sa.table(part, *[sa.column(n, t) for n, t in columns]).c) for part in parts)
-        )
+        yield from self._parted(numbered.rows, numbered.number, (1, numbered.count), at_once)
 
     def _drop_parts(self) -> None:
         # Left over when parting needed more memory than there was.
         tables = sa.func.duckdb_tables().table_valued("table_name", "temporary")
         names = sa.select(tables.c.table_name).where(
-            tables.c.temporary, sa.func.starts_with(tables.c.table_name, _WHOLE)
+            tables.c.temporary, sa.func.starts_with(tables.c.table_name, _PART)
         )
         left: Sequence[str] = self.connection.execute(names).scalars().all()
         for name in left:
-            self.connection.exec_driver_sql(f'DROP TABLE "{name}"')
+            self._drop(name)
 
-    def _parted(self, source: str, number: str, first: int, last: int, at_once: int) -> Iterator[str]:
-        if last - first < at_once:
-            yield source
-            return
+    def _parted(
+        self, rows: sa.Select[Any], number: str, numbers: tuple[int, int], at_once: int
+    ) -> Iterator[tuple[sa.Select[Any], str]]:
+        first, last = numbers
         step = at_once * ceil(ceil((last - first + 1) / at_once) / _FAN_OUT)
         for start, end in pages(first, last, step):
-            part = f"{source}_{start}"
-            # Rows that do not go have no number; they go along with the first part.
-            which = f"{number} <= {end} OR {number} IS NULL" if start == 1 else f"{number} BETWEEN {start} AND {end}"
-            self.connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {part} AS SELECT * FROM {source} WHERE {which}")
+            part = f"{_PART}_{start}_{end}"
+            # A join among the rows is made a range at a time, too: as a whole it would not fit either.
+            within = rows.where(rows.selected_columns[number].between(start, end))
+            self.connection.execute(within.into(part, temporary=True))
             # What one transaction makes and drops stays in memory until its end.
             self.connection.commit()
-            yield from self._parted(part, number, start, end, at_once)
-        self.connection.exec_driver_sql(f"DROP TABLE {source}")
+            taken = sa.select(*sa.table(part, *[sa.column(c.name, c.type) for c in rows.selected_columns]).c)
+            if end - start < at_once:
+                yield taken, part
+            else:
+                yield from self._parted(taken, number, (start, end), at_once)
+                self._drop(part)
+
+    def _drop(self, temporary_table: str) -> None:
+        self.connection.exec_driver_sql(f'DROP TABLE "{temporary_table}"')
         self.connection.commit()
 
-    def write(self, table: sa.TableClause, parts: Parts) -> None:
+    def write(self, table: sa.TableClause, numbered: Numbered) -> None:
         """See `Room.write`."""
         self.connection.exec_driver_sql(f"DROP TABLE IF EXISTS {qualified(table)}")
-        number = sa.column(parts.number, sa.BigInteger).nulls_first()
-        if len(parts.selects) == 1:
-            self.connection.execute(parts.selects[0].order_by(number).into(table.name, schema=table.schema))
-            return
         # Compressing a row group needs all of it in memory, outside the limit: 500 MB for rows of 3 KB.
         self.connection.exec_driver_sql("SET force_compression = 'uncompressed'")
-        self.connection.execute(parts.selects[0].limit(0).into(table.name, schema=table.schema))
-        for select in parts.selects:
-            self.connection.exec_driver_sql(f"INSERT INTO {qualified(table)} {self._sql(select.order_by(number))}")
+        self.connection.execute(numbered.rows.limit(0).into(table.name, schema=table.schema))
+        if numbered.others is not None:
+            self.connection.exec_driver_sql(f"INSERT INTO {qualified(table)} {self._sql(numbered.others)}")
+        for select, part in self._parts(numbered):
+            in_order = select.order_by(sa.column(numbered.number))
+            self.connection.exec_driver_sql(f"INSERT INTO {qualified(table)} {self._sql(in_order)}")
+            if part is not None:
+                # A part that is kept holds memory that cannot spill.
+                self.connection.commit()
+                self._drop(part)
         self.connection.exec_driver_sql("SET force_compression = 'auto'")
 
     def load(self, table: sa.TableClause, rows: pa.Table) -> None:

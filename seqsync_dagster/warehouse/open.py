@@ -33,11 +33,15 @@ SAMPLED_FROM = 200_000
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Selects of rows; the first has the lowest numbers."""
+class Numbered:
+    """Rows in an order of their own."""
 
+    rows: sa.Select[Any]
     number: str
-    selects: tuple[sa.Select[Any], ...]
+    """The column of `rows` that numbers them from 1."""
+    count: int
+    others: sa.Select[Any] | None = None
+    """Rows of the same columns, without a number."""
 
 
 class Room(Protocol):
@@ -86,16 +90,18 @@ class Room(Protocol):
         """A result as Arrow, exact types kept."""
         ...
 
-    def part(self, select: sa.Select[Any], number: str, rows: int) -> Parts:
-        """Rows of which `rows` are numbered from 1 in the column `number`, in parts that can be written in that order.
+    def part(self, numbered: Numbered) -> Sequence[sa.Select[Any]]:
+        """Selects of these rows in the order of their numbers, none of them too large to be sorted.
 
         May commit: only temporary tables are touched.
         """
         ...
 
-    def write(self, table: sa.TableClause, parts: Parts) -> None:
-        """(Re)create a table from parts: rows lie in the order of their number, so that ranges of it are read fast.
-        Rows without a number come first."""
+    def write(self, table: sa.TableClause, numbered: Numbered) -> None:
+        """(Re)create a table of these rows: they lie in the order of their number, so that ranges of it are read fast.
+
+        May commit where nobody else can have the ledger open; what makes the table count is written after it.
+        """
         ...
 
     def load(self, table: sa.TableClause, rows: pa.Table) -> None:

@@ -18,7 +18,7 @@ from seqsync_dagster.errors import WarehouseError
 from seqsync_dagster.warehouse.open import (
     SAMPLE_ROWS,
     SAMPLED_FROM,
-    Parts,
+    Numbered,
     checked_model,
     lock_creation,
     qualified,
@@ -140,16 +140,20 @@ class PostgresRoom:
         arrays = [_array([r[i] for r in rows], d) for i, d in enumerate(description)]
         return pa.table(arrays, names=names)
 
-    def part(self, select: sa.Select[Any], number: str, rows: int) -> Parts:
+    def part(self, numbered: Numbered) -> Sequence[sa.Select[Any]]:
         """See `Room.part`. PostgreSQL sorts on disk what does not fit in memory."""
-        return Parts(number, (select,))
+        return (numbered.rows,)
 
-    def write(self, table: sa.TableClause, parts: Parts) -> None:
-        """See `Room.write`."""
-        number = sa.column(parts.number, sa.BigInteger)
+    def write(self, table: sa.TableClause, numbered: Numbered) -> None:
+        """See `Room.write`. Ranges are found by an index."""
         self.connection.exec_driver_sql(f"DROP TABLE IF EXISTS {qualified(table)}")
-        self.connection.execute(parts.selects[0].order_by(number.nulls_first()).into(table.name, schema=table.schema))
-        self.connection.exec_driver_sql(f'CREATE INDEX ON {qualified(table)} ("{parts.number}")')
+        in_order = numbered.rows.order_by(sa.column(numbered.number))
+        self.connection.execute(in_order.into(table.name, schema=table.schema))
+        if numbered.others is not None:
+            columns = [sa.column(c.name, c.type) for c in numbered.others.selected_columns]
+            into = sa.table(table.name, *columns, schema=table.schema)
+            self.connection.execute(sa.insert(into).from_select([c.name for c in columns], numbered.others))
+        self.connection.exec_driver_sql(f'CREATE INDEX ON {qualified(table)} ("{numbered.number}")')
 
     def load(self, table: sa.TableClause, rows: pa.Table) -> None:
         """See `Room.load`."""

@@ -18,7 +18,7 @@ HUNGRY = "CREATE TABLE kept AS SELECT list(md5(i::text)) AS l FROM range(400000)
 def test_a_step_that_runs_out_of_memory_is_done_again_as_a_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(duckdb, "SPARE_MB", 24)
+    monkeypatch.setattr(duckdb, "SPARE_MB", (24,))
     settings = WarehouseSettings.model_validate({"url": f"duckdb:///{tmp_path}/wh.duckdb", "state": {"memory_mb": 512}})
     warehouse, _ = open_warehouse(settings, tmp_path)
     tries = []

@@ -44,9 +44,9 @@ class Part:
         self.size += len(csv)
         self.last_seq = rows.column(SEQ)[-1].as_py()
         self.index.add(texts.column(self.index.column), rows.column(SEQ))
-        # One stream a slice: frames of one send may differ in the type of an all-null column.
-        options = pa.ipc.IpcWriteOptions(compression="lz4")
-        with pa.ipc.new_stream(self._rows, rows.schema, options=options) as writer:
+        # One stream a slice: frames of one send may differ in the type of an all-null column. Not compressed: the
+        # codecs take their memory from a pool that gives nothing back, some 40 MB.
+        with pa.ipc.new_stream(self._rows, rows.schema) as writer:
             writer.write_table(rows)
 
     def rows_of(self, seqs: pa.Array) -> Iterator[pa.Table]:
