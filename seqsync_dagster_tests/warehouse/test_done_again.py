@@ -36,7 +36,7 @@ def test_every_step_of_a_first_load_can_be_done_again(
     world.insert(
         "crm.accounts", [("A1", "Acme", owner, None), ("A2", "Beta", owner, "A1"), ("A3", "Gone", owner, "A1")]
     )
-    world.insert("crm.workspaces", [("W1", "Home", "Pro", "A2")])
+    world.insert("crm.workspaces", [("W1", "Home", "Enterprise", "A2")])
     world.insert("crm.contacts", [("C1", "Doe", "doe@acme.example", "A1", "W1")])
     skipped = RunOptions(skip_once={"accounts": ["A3"]})
     reports = [world.run("accounts", skipped), world.run("workspaces"), world.run("contacts")]
