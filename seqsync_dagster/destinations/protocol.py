@@ -159,6 +159,16 @@ class InFlight:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """The destination has had its last word on all rows up to `last_seq`, that of an earlier InFlight.
+
+    Until then the rows of that InFlight are under way, though others may have been announced after them.
+    """
+
+    last_seq: int
+
+
+@dataclass(frozen=True)
 class Outcomes:
     """The destination's word on some rows: a frame with the columns of OUTCOME_SCHEMA."""
 
@@ -174,7 +184,7 @@ class Progress:
     total: int | None = None
 
 
-Event = InFlight | Outcomes | Progress
+Event = InFlight | Outcomes | Answered | Progress
 
 
 class CallLedger(Protocol):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 import sqlalchemy as sa
 
-from seqsync_dagster.destinations.protocol import Event, InFlight, Operation, Outcomes, Request
+from seqsync_dagster.destinations.protocol import Answered, Event, InFlight, Operation, Outcomes, Request
 from seqsync_dagster.engine.filling import only_where_empty
 from seqsync_dagster.engine.pace import Pace
 from seqsync_dagster.engine.site import Work
@@ -36,12 +36,20 @@ _OPERATIONS: dict[str, Operation] = {
 
 @dataclass
 class _Sending:
-    """The send that the journal holds as in flight."""
+    """The sends that the journal holds as in flight, by the last of their rows."""
 
     number: int = 0
-    first_seq: int = 0
     last_seq: int = 0
-    open: bool = False
+    open: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Number and first row."""
+
+    def announced(self, last_seq: int) -> tuple[int, int]:
+        """Number and first row of the send of the rows up to `last_seq`."""
+        if last_seq not in self.open:
+            self.number += 1
+            self.open[last_seq] = self.number, self.last_seq + 1
+            self.last_seq = last_seq
+        return self.open[last_seq]
 
 
 def apply(work: Work, room: Room, tables: StateTables, run_id: str) -> None:
@@ -87,15 +95,12 @@ def _send_group(
 
     for event in work.site.destination.send(request, rows()):
         if isinstance(event, InFlight):
-            if not (sending.open and event.last_seq == sending.last_seq):
-                _finish(work, run_id, sending)
-                sending.number += 1
-                sending.first_seq, sending.last_seq, sending.open = sending.last_seq + 1, event.last_seq, True
+            number, first_seq = sending.announced(event.last_seq)
             described: dict[str, object] = {"object": request.object, "operation": group.operation}
             described |= {"resumable": event.resumable, "lacking": list(group.lacking)}
-            journal.in_flight(
-                work.lease, run_id, sending.number, sending.first_seq, sending.last_seq, described, event.token
-            )
+            journal.in_flight(work.lease, run_id, number, first_seq, event.last_seq, described, event.token)
+        elif isinstance(event, Answered):
+            _finish(work, run_id, sending, event.last_seq)
         else:
             take(work, room, tables, run_id, event)
             if isinstance(event, Outcomes):
@@ -144,10 +149,11 @@ def request_of(sync: SyncSpec, operation: str, rows: int, lacking: Sequence[str]
     )
 
 
-def _finish(work: Work, run_id: str, sending: _Sending) -> None:
-    if sending.open:
-        work.site.journal.finish_send(work.lease, run_id, sending.number)
-        sending.open = False
+def _finish(work: Work, run_id: str, sending: _Sending, last_seq: int | None = None) -> None:
+    """Note that the sends of rows up to `last_seq`, or all of them, have had their last word."""
+    for last in sorted(sending.open):
+        if last_seq is None or last <= last_seq:
+            work.site.journal.finish_send(work.lease, run_id, sending.open.pop(last)[0])
 
 
 def take(work: Work, room: Room, tables: StateTables, run_id: str, event: Event) -> None:

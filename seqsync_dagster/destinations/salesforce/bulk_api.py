@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from seqsync_dagster.destinations.protocol import Event, InFlight, Progress, Request
+from seqsync_dagster.destinations.protocol import Answered, Event, InFlight, Outcomes, Progress, Request
 from seqsync_dagster.destinations.salesforce import bulk_results
 from seqsync_dagster.destinations.salesforce.budget import BULK_JOB_CALLS
 from seqsync_dagster.destinations.salesforce.bulk_job import ENDED, BulkJobs
@@ -25,12 +27,22 @@ from seqsync_dagster.destinations.salesforce.sync_options import read_options
 from seqsync_dagster.errors import DestinationError, DestinationRefused, DestinationUnreachable
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A job in the org and the rows it was made for; `before` counts the rows of this send that went with others."""
+
+    id: str
+    part: Part
+    before: int
+
+
 class BulkSender:
     """Sends rows of one operation on one object, one job after the other.
 
-    Jobs of one object are never run side by side: children of one parent in
+    Jobs of one object are never at work side by side: children of one parent in
     two jobs lock each other out (Bulk API 2.0 guide, "General Guidelines for
-    Data Loads").
+    Data Loads"). But while the org works at one, the next is uploaded, and while
+    it works at that, the results of the first are read.
     """
 
     def __init__(self, connection: Connection, settings: SalesforceSettings, request: Request) -> None:
@@ -48,15 +60,32 @@ class BulkSender:
         """
         _lean_memory()
         before = 0
-        for part in parts(tables, self._request, self._settings):
-            if not isinstance(part, Part):
-                yield part
-                continue
-            try:
-                yield from self._send_part(part, before)
+        working: _Job | None = None
+        part: Part | Outcomes | None = None
+        try:
+            for part in parts(tables, self._request, self._settings):
+                if not isinstance(part, Part):
+                    yield part
+                    continue
+                try:
+                    following = yield from self._upload(part, before)
+                except DestinationError:
+                    if working is not None:
+                        yield from self._read(working, (yield from self._ended(working)))
+                    raise
                 before += len(part)
-            finally:
-                part.close()
+                if working is not None:
+                    yield from self._hand_over(working, following)
+                    working.part.close()
+                else:
+                    self._jobs.close(following.id)
+                working = following
+            if working is not None:
+                yield from self._read(working, (yield from self._ended(working)))
+        finally:
+            for held in (part, working.part if working is not None else None):
+                if isinstance(held, Part):
+                    held.close()
         if self._cut_short is not None:
             # After the other parts, whose rows have done nothing wrong.
             raise self._cut_short
@@ -81,27 +110,51 @@ class BulkSender:
         finally:
             part.close()
 
-    def _send_part(self, part: Part, before: int) -> Iterator[Event]:
+    def _upload(self, part: Part, before: int) -> Generator[Event, None, _Job]:
+        """A job with the part's rows, at which the org does not work yet."""
         part.index.seal()
         self._connection.afford(BULK_JOB_CALLS)
         job = self._jobs.create(self._request)
         yield InFlight({"api": "bulk", "job": job, "rows": len(part)}, last_seq=part.last_seq)
         self._jobs.upload(job, part.csv)
-        self._jobs.close(job)
-        found = yield from self._jobs.wait(job, len(part), before, self._request.rows)
+        return _Job(job, part, before)
+
+    def _hand_over(self, working: _Job, following: _Job) -> Iterator[Event]:
+        """Let the org go on with the job that follows as soon as nothing of the one before can get in its way."""
+        try:
+            found = yield from self._ended(working)
+            clean = found["state"] == "JobComplete" and not found.get("numberRecordsFailed")
+            if not clean:
+                # What met a lock goes again before other rows of the same parents do.
+                yield from self._read(working, found)
+        except DestinationError:
+            with suppress(DestinationError):
+                self._jobs.abort(following.id)
+            raise
+        self._jobs.close(following.id)
+        if clean:
+            yield from self._read(working, found)
+
+    def _ended(self, job: _Job) -> Generator[Event, None, Mapping[str, Any]]:
+        """The job as the org sees it after its end."""
+        found = yield from self._jobs.wait(job.id, len(job.part), job.before, self._request.rows)
         if found is None:
             raise DestinationUnreachable(
-                f"salesforce: Bulk job {job} was deleted in the org before its results were read. "
+                f"salesforce: Bulk job {job.id} was deleted in the org before its results were read. "
                 "The next run sends its rows again."
             )
+        return found
+
+    def _read(self, job: _Job, found: Mapping[str, Any]) -> Iterator[Event]:
         if found["state"] == "Failed" and _untouched(found):
             raise self._failure(found)
-        unprocessed = yield from self._results(found, part, len(part))
+        unprocessed = yield from self._results(found, job.part, len(job.part))
+        yield Answered(job.part.last_seq)
         if found["state"] == "Failed" and unprocessed:
             self._cut_short = self._cut_short or self._failure(found, unprocessed)
         if found["state"] == "Aborted":
             raise DestinationRefused(
-                f"salesforce: someone aborted Bulk job {job} in the org (Setup > Bulk Data Load Jobs). "
+                f"salesforce: someone aborted Bulk job {job.id} in the org (Setup > Bulk Data Load Jobs). "
                 "Rows it had not come to stay due and go with the next run."
             )
 

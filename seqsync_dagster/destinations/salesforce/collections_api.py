@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from seqsync_dagster.destinations.protocol import DEST_ID, SEQ, Event, InFlight, Outcomes, Request
+from seqsync_dagster.destinations.protocol import DEST_ID, SEQ, Answered, Event, InFlight, Outcomes, Request
 from seqsync_dagster.destinations.salesforce.connection import CallRefused, Connection, Reply, ReplyLost
 from seqsync_dagster.destinations.salesforce.encoding import field_names, json_values
 from seqsync_dagster.destinations.salesforce.errors import NOT_WRITTEN, REPLY_LOST, RowError, class_of, row_error
@@ -51,13 +51,15 @@ class CollectionsSender:
         """
         for chunk in rechunked(tables, ROWS_PER_CALL):
             self._connection.afford(1)
-            yield InFlight({"api": "collections"}, last_seq=chunk.column(SEQ)[-1].as_py(), resumable=False)
+            last_seq = chunk.column(SEQ)[-1].as_py()
+            yield InFlight({"api": "collections"}, last_seq=last_seq, resumable=False)
             yield from self.send_rows(chunk)
             if self._lost_in_a_row > 1:
                 raise DestinationUnreachable(
                     "salesforce: the replies to two inserts in a row were lost. Their rows are reported as "
                     "unknown; the rest was not sent and goes with the next run."
                 )
+            yield Answered(last_seq)
 
     def send_rows(self, chunk: pa.Table, *, repeated: bool = False) -> Iterator[Outcomes]:
         """Send up to 200 rows in one call, and again those that only met a lock.

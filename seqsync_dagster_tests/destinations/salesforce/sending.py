@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from seqsync_dagster.destinations.protocol import OUTCOME_SCHEMA, Event, InFlight, Outcomes, Progress, Request
+from seqsync_dagster.destinations.protocol import OUTCOME_SCHEMA, Answered, Event, InFlight, Outcomes, Progress, Request
 
 
 def frame(columns: dict[str, list[Any]], seqs: Iterable[int] | None = None) -> pd.DataFrame:
@@ -36,6 +36,7 @@ class Sent:
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
     in_flight: list[InFlight] = field(default_factory=list)
     progress: list[Progress] = field(default_factory=list)
+    answered: list[int] = field(default_factory=list)
     repeated: int = 0
 
     def take(self, event: Event) -> None:
@@ -43,6 +44,8 @@ class Sent:
             self.in_flight.append(event)
         elif isinstance(event, Progress):
             self.progress.append(event)
+        elif isinstance(event, Answered):
+            self.answered.append(event.last_seq)
         else:
             assert isinstance(event, Outcomes)
             table = pa.Table.from_pandas(event.frame, preserve_index=False)
