@@ -15,6 +15,7 @@ from seqsync_dagster.engine.site import Work
 from seqsync_dagster.engine.telling import BatchDone
 from seqsync_dagster.errors import BudgetSpent, DestinationUnreachable
 from seqsync_dagster.ledger import rows as plan_rows
+from seqsync_dagster.ledger.levels import own_lookups
 from seqsync_dagster.ledger.rows import MASK, Group
 from seqsync_dagster.ledger.tables import ADOPT, CLEAR, CREATE, DELETE, LINK, REFERENCE, UPDATE, StateTables
 from seqsync_dagster.sequence.sync import SyncSpec
@@ -75,7 +76,9 @@ def apply(work: Work, room: Room, tables: StateTables, run_id: str) -> None:
             room.connection.commit()
             waiting = f"{total - told:,} of {total:,} rows of {work.sync.name} wait and go with a later run."
             raise BudgetSpent(f"{spent} {waiting}", total - told) from None
-        stage_outcomes(work, room, tables, run_id, after_seq=group.first_seq - 1)
+        if own_lookups(work.sync) and group is not groups[-1]:
+            # Rows of the next levels point at these.
+            stage_outcomes(work, room, tables, run_id, after_seq=group.first_seq - 1)
         pace.say(f"{group.operation}, level {group.level}")
 
 

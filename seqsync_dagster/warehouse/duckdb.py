@@ -35,7 +35,7 @@ from seqsync_dagster.warehouse.source import ModelSource
 _CATALOG = "warehouse"
 
 #: Megabytes for DuckDB where they are enough, tried in this order.
-SPARE_MB: tuple[int, ...] = (40, 64, 128)
+SPARE_MB: tuple[int, ...] = (64, 128)
 #: Megabytes while pages of a plan are read.
 PAGING_MB = 24
 #: The name of every temporary table of parted rows starts with this.
