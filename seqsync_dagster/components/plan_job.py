@@ -45,6 +45,10 @@ class PlanConfig(dg.Config):
         return RunOptions(full_resync=self.full_resync, only_keys=tuple(self.only_keys), limit=self.limit)
 
 
+#: Told from the class once, and not for every sequence anew: that takes longer than the rest of its job.
+_SCHEMA = PlanConfig.to_config_schema().as_field()
+
+
 @dataclass(frozen=True)
 class Planning:
     """What the job works with."""
@@ -59,13 +63,14 @@ def build_plan_job(planning: Planning, owners: Sequence[str]) -> dg.JobDefinitio
     """The job of one sequence."""
     name, op_name = f"{planning.sequence}_plan", f"{planning.sequence}_plan__make"
 
-    @dg.op(name=op_name, description="Compares the models as they are now with the ledgers.")
-    def make(context: dg.OpExecutionContext, config: PlanConfig) -> None:
-        make_plan(context, config, planning)
+    @dg.op(name=op_name, description="Compares the models as they are now with the ledgers.", config_schema=_SCHEMA)
+    def make(context: dg.OpExecutionContext) -> None:
+        make_plan(context, PlanConfig(**context.op_config), planning)
 
-    @dg.config_mapping
-    def at_the_top(config: PlanConfig) -> dict[str, Any]:
-        given = {k: v for k, v in config.model_dump().items() if v is not None}
+    @dg.config_mapping(config_schema=_SCHEMA)
+    def at_the_top(config: Mapping[str, Any]) -> dict[str, Any]:
+        # The schema knows types only; a limit of 0 must be refused before a run starts.
+        given = {k: v for k, v in PlanConfig(**config).model_dump().items() if v is not None}
         return {"ops": {op_name: {"config": given}}}
 
     @dg.job(

@@ -31,6 +31,7 @@ from seqsync_dagster.components.tracing import trace
 from seqsync_dagster.components.triggers import Target, build_triggers, check_after, needs_others
 from seqsync_dagster.components.warehouse_component import Warehouse
 from seqsync_dagster.components.watching import Watch
+from seqsync_dagster.components.yaml_file import lend_to_dagster
 from seqsync_dagster.components.yaml_source import Location, YamlSource, as_written, unknown_name
 from seqsync_dagster.errors import SeqsyncError
 from seqsync_dagster.sequence.graph import order, waits_for
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
     from seqsync_dagster.journal.store import Journal
 
 Kind = TypeVar("Kind", bound=dg.Component)
+
+# Dagster meets this class in the first file of a sequence; there may be hundreds more to read.
+lend_to_dagster()
 
 
 @dg.scaffold_with(SequenceScaffolder)

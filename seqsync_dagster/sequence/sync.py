@@ -290,6 +290,11 @@ class SyncSpec(Strict):
         A slot holds a reference to one parent. A field has one slot, of its own name; one that may point to several
         parents has one for each, named ``field.parent``, of which a row that goes fills at most one.
         """
+        return self._slots
+
+    @cached_property
+    def _slots(self) -> dict[str, dict[str, ParentLookup]]:
+        # Made once: the graph of a sequence asks every sync for it again and again.
         found: dict[str, dict[str, ParentLookup]] = {}
         for field, mapping in self.mappings():
             if isinstance(mapping, ParentLookup):
