@@ -41,6 +41,8 @@ class _Sending:
 
     number: int = 0
     last_seq: int = 0
+    staged: int = -1
+    """Outcomes of rows up to here stand beside the plan."""
     open: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Number and first row."""
 
@@ -54,7 +56,7 @@ class _Sending:
 
 
 def apply(work: Work, room: Room, tables: StateTables, run_id: str) -> None:
-    """Send everything in the plan, parents before children.
+    """Send everything in the plan, parents before children; then every outcome stands beside the plan.
 
     Raises what the destination raises; then every outcome known so far is in the journal.
     `BudgetSpent` says how many rows wait.
@@ -76,10 +78,11 @@ def apply(work: Work, room: Room, tables: StateTables, run_id: str) -> None:
             room.connection.commit()
             waiting = f"{total - told:,} of {total:,} rows of {work.sync.name} wait and go with a later run."
             raise BudgetSpent(f"{spent} {waiting}", total - told) from None
-        if own_lookups(work.sync) and group is not groups[-1]:
+        if own_lookups(work.sync):
             # Rows of the next levels point at these.
-            stage_outcomes(work, room, tables, run_id, after_seq=group.first_seq - 1)
+            _stage(work, room, tables, run_id, sending, group.last_seq)
         pace.say(f"{group.operation}, level {group.level}")
+    _stage(work, room, tables, run_id, sending, sending.last_seq)
 
 
 def _send_group(
@@ -104,6 +107,9 @@ def _send_group(
             journal.in_flight(work.lease, run_id, number, first_seq, event.last_seq, described, event.token)
         elif isinstance(event, Answered):
             _finish(work, run_id, sending, event.last_seq)
+            if event.last_seq - max(sending.staged, group.first_seq - 1) >= PAGE:
+                # Now, while the destination may be at work on what follows, it takes nobody's time.
+                _stage(work, room, tables, run_id, sending, event.last_seq)
         else:
             take(work, room, tables, run_id, event)
             if isinstance(event, Outcomes):
@@ -196,6 +202,12 @@ def frames(
         if table.num_rows:
             table = only_where_empty(work.site.destination, work.sync, operation, table)
             yield table.to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def _stage(work: Work, room: Room, tables: StateTables, run_id: str, sending: _Sending, answered: int) -> None:
+    """Copy what is not there yet; of the rows up to `answered` it is all that will ever be said."""
+    stage_outcomes(work, room, tables, run_id, after_seq=sending.staged)
+    sending.staged = answered
 
 
 def stage_outcomes(

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from seqsync_dagster.engine.apply import apply, stage_outcomes
+from seqsync_dagster.engine.apply import apply
 from seqsync_dagster.engine.options import RunOptions
 from seqsync_dagster.engine.recover import recover
 from seqsync_dagster.engine.references import Filled, fill_references
@@ -154,7 +154,6 @@ def _round(work: Work, room: Room, pointing: Mapping[str, list[str]], tried: lis
 
 def _send(work: Work, room: Room, tables: StateTables) -> Mapping[str, int]:
     apply(work, room, tables, work.run_id)
-    stage_outcomes(work, room, tables, work.run_id, anew=True)
     return rows.outcome_counts(room.connection, tables)
 
 

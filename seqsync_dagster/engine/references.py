@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from seqsync_dagster.engine.apply import apply, stage_outcomes
+from seqsync_dagster.engine.apply import apply
 from seqsync_dagster.engine.options import RunOptions
 from seqsync_dagster.engine.preflight import check_references
 from seqsync_dagster.engine.recover import recover
@@ -97,7 +97,6 @@ def _fill(work: Work, room: Room, tables: StateTables, known: Registered, tally:
         connection.commit()
         work.log(f"{sync.name}: {planned} references to fill in")
         apply(work, room, tables, work.run_id)
-        stage_outcomes(work, room, tables, work.run_id, anew=True)
         outcomes = rows.outcome_counts(connection, tables)
         tally.problems += problems(rows.problem_rows(connection, tables, sync, _SHOWN))
         connection.commit()

@@ -122,7 +122,6 @@ def _carry_out(work: Work, room: Room, planned: Planned, *, read: bool) -> _Told
                 _preflight(work, planned)
         with step(site.tell, sync.name, "apply"):
             apply(work, room, tables, work.run_id)
-            stage_outcomes(work, room, tables, work.run_id, anew=True)
         told = room.frugally(lambda: _told(room, tables, planned, sync))
         room.connection.commit()
         return told

@@ -42,7 +42,7 @@ class StateSettings(Strict):
         Field(
             ge=128,
             description="With DuckDB: megabytes that comparing a model with its ledger may take before it spills to "
-            "disk; some 50 bytes a row of the ledger are fast. Everything else makes do with 128 where it can.",
+            "disk; some 50 bytes a row of the ledger are fast. Everything else makes do with 64 where it can.",
         ),
     ] = 1024
     journal: Annotated[
