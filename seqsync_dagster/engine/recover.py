@@ -37,7 +37,10 @@ def _recover_run(work: Work, room: Room, run: OpenRun) -> None:
     known = registry.read(room.connection, tables, work.site.sequence.name, work.sync.name)
     room.connection.commit()
     if known is None or known.plan_run_id != run.run_id:
-        # Killed before its plan was committed, or after it was settled: there is nothing to bring to an end.
+        # Killed before its plan counted, or after it was settled: there is nothing to bring to an end.
+        if known is not None and known.plan_run_id is None:
+            # Of a plan that was half written; it has values, sensitive ones too.
+            discard_plan(work.above(known), room, tables)
         return
     work = work.above(known)
     if known.plan_spec is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from seqsync_dagster.engine.options import RunOptions
 from seqsync_dagster.errors import DestinationError, GuardTripped, LedgerLost, StateError
@@ -27,6 +28,28 @@ def killed_at(place: str, world: World, sync: str, monkeypatch: pytest.MonkeyPat
 
 def accounts(world: World, count: int = 100) -> None:
     world.insert("crm.accounts", [(f"A{i:03}", f"Account {i}", None, None) for i in range(count)])
+
+
+def test_of_a_plan_that_was_half_written_nothing_stays_and_nothing_is_sent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seqsync_dagster.warehouse.duckdb._PART_BYTES", 1)  # parts of 1,000 rows
+    accounts(world, 2_500)
+
+    def die(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("seqsync_dagster.engine.planning.count_plan", die)
+        with pytest.raises(Killed):
+            world.run("accounts")
+    if world.on_duckdb:
+        assert len(world.state("accounts", "plan")) >= 1_000
+    killed_at("plan", world, "accounts", monkeypatch)
+    with pytest.raises(DBAPIError, match="__plan"):
+        world.state("accounts", "plan")
+    assert world.org.records("Account") == []
+    assert world.run("accounts").counts.created == 2_500
 
 
 DELETING = {**ACCOUNTS, "removed": "delete"}
