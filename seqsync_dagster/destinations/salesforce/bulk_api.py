@@ -24,7 +24,7 @@ from seqsync_dagster.destinations.salesforce.connection import Connection
 from seqsync_dagster.destinations.salesforce.errors import DUPLICATES_DETECTED, TRANSIENT_JOB_ERRORS
 from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
 from seqsync_dagster.destinations.salesforce.sync_options import read_options
-from seqsync_dagster.errors import DestinationError, DestinationRefused, DestinationUnreachable
+from seqsync_dagster.errors import BudgetSpent, DestinationError, DestinationRefused, DestinationUnreachable
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,19 @@ class BulkSender:
                     yield part
                     continue
                 try:
-                    following = yield from self._upload(part, before)
-                except DestinationError:
-                    if working is not None:
-                        yield from self._read(working, (yield from self._ended(working)))
-                    raise
+                    # What the job at work may still need is not for the next one to spend.
+                    calls = BULK_JOB_CALLS if working is None else 2 * BULK_JOB_CALLS
+                    following = yield from self._upload(part, before, calls)
+                except DestinationError as error:
+                    if working is None:
+                        raise
+                    yield from self._read(working, (yield from self._ended(working)))
+                    working.part.close()
+                    working = None
+                    if not isinstance(error, BudgetSpent):
+                        raise
+                    # It may not have needed all that was taken for it.
+                    following = yield from self._upload(part, before, BULK_JOB_CALLS)
                 before += len(part)
                 if working is not None:
                     yield from self._hand_over(working, following)
@@ -110,10 +118,10 @@ class BulkSender:
         finally:
             part.close()
 
-    def _upload(self, part: Part, before: int) -> Generator[Event, None, _Job]:
-        """A job with the part's rows, at which the org does not work yet."""
+    def _upload(self, part: Part, before: int, calls: int) -> Generator[Event, None, _Job]:
+        """A job with the part's rows, at which the org does not work yet; begun when `calls` calls can be afforded."""
         part.index.seal()
-        self._connection.afford(BULK_JOB_CALLS)
+        self._connection.afford(calls)
         job = self._jobs.create(self._request)
         yield InFlight({"api": "bulk", "job": job, "rows": len(part)}, last_seq=part.last_seq)
         self._jobs.upload(job, part.csv)
