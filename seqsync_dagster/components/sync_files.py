@@ -78,5 +78,5 @@ def _read(source: YamlSource, file: Path) -> tuple[Any, SourcePositionTree]:
             "from",
         )
     [document] = documents
-    source.refuse_repeated(str(file), document.node)
+    source.refuse_repeated(str(file), document.repeated)
     return {"name": file.stem, **document.value}, document.tree

@@ -24,6 +24,7 @@ from seqsync_dagster.components.private import decl
 #: Not everywhere is libyaml there.
 LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(LOADER):  # type: ignore[misc,valid-type]
@@ -41,7 +42,8 @@ class Document:
 
     value: Any
     tree: SourcePositionTree
-    node: yaml.Node
+    repeated: tuple[tuple[str, LineCol], ...]
+    """Names that stand a second time in one mapping."""
 
 
 def read_documents(text: str, filename: str) -> list[Document]:
@@ -69,7 +71,7 @@ def read_for_dagster(
         try:
             return [ValueAndSourcePositionTree(each.value, each.tree) for each in read_documents(src, filename)]
         except (yaml.YAMLError, RecursionError):
-            # A mistake is to be told in Dagster's words; and merge keys only Dagster's own reader knows.
+            # A mistake is to be told in Dagster's words.
             pass
     return parse_yamls_with_source_position(src, filename, implicits_to_remove)
 
@@ -89,8 +91,10 @@ def _told_better(error: yaml.MarkedYAMLError, text: str, filename: str) -> yaml.
 def _documents(loader: Any, filename: str) -> Iterator[Document]:
     while loader.check_node():
         node = loader.get_node()
+        # Before merge keys put the names of other mappings there as well.
+        repeated = tuple(repeated_names(node))
         tree = _tree(loader, node, filename)
-        yield Document(loader.construct_document(node), tree, node)
+        yield Document(loader.construct_document(node), tree, repeated)
 
 
 def _tree(loader: Any, node: yaml.Node, filename: str, key: yaml.Node | None = None) -> SourcePositionTree:
@@ -99,8 +103,26 @@ def _tree(loader: Any, node: yaml.Node, filename: str, key: yaml.Node | None = N
     children: dict[Any, SourcePositionTree] = {}
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
+            if name.tag == _MERGE:
+                loader.flatten_mapping(node)
+                return _tree(loader, node, filename, key)
             if isinstance(name, yaml.ScalarNode):
                 children[loader.construct_object(name)] = _tree(loader, value, filename, name)
     elif isinstance(node, yaml.SequenceNode):
         children = {n: _tree(loader, value, filename) for n, value in enumerate(node.value)}
     return SourcePositionTree(place, children)
+
+
+def repeated_names(node: yaml.Node) -> Iterator[tuple[str, LineCol]]:
+    """The names that stand a second time in one mapping: YAML takes the last of them and says nothing."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                if key.value in seen:
+                    yield key.value, LineCol(key.start_mark.line + 1, key.start_mark.column + 1)
+                seen.add(key.value)
+            yield from repeated_names(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from repeated_names(item)

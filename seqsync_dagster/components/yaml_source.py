@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 from pydantic import BaseModel, RootModel, ValidationError
 
-from seqsync_dagster.components.yaml_file import LOADER
+from seqsync_dagster.components.yaml_file import LOADER, repeated_names
 from seqsync_dagster.errors import ConfigurationError
 from seqsync_dagster.sequence.strict import nearest
 
 if TYPE_CHECKING:
     import dagster as dg
-    from dagster_shared.yaml_utils.source_position import SourcePosition, SourcePositionTree
+    from dagster_shared.yaml_utils.source_position import LineCol, SourcePosition, SourcePositionTree
     from pydantic_core import ErrorDetails
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -142,17 +142,16 @@ class YamlSource:
             return ("defaults", *location[2:])
         return location
 
-    def refuse_repeated(self, file: str, node: yaml.Node) -> None:
-        """Raise `ConfigurationError` for a name that stands twice in a mapping."""
-        # YAML takes the last of two equal names and says nothing.
-        for name, start in _repeated_in(node):
+    def refuse_repeated(self, file: str, names: Iterable[tuple[str, LineCol]]) -> None:
+        """Raise `ConfigurationError` for the first of these `repeated_names`."""
+        for name, start in names:
             message = f"{name!r} stands twice in the same mapping; only the last one would count. Take one out."
             raise ConfigurationError(_at(file, start, message, self.quote))
 
     def _refuse_repeated_names(self, tree: SourcePositionTree) -> None:
         file = tree.position.filename
         for node in _nodes(Path(file), tree.position.start.line):
-            self.refuse_repeated(file, node)
+            self.refuse_repeated(file, repeated_names(node))
 
 
 def unknown_name(what: str, name: str, known: Collection[str], plural: str) -> str:
@@ -325,17 +324,3 @@ def _nodes(file: Path, first_line: int) -> Iterator[yaml.Node]:
     for document in documents:
         if document is not None and document.start_mark.line < first_line <= document.end_mark.line + 1:
             yield document
-
-
-def _repeated_in(node: yaml.Node) -> Iterator[tuple[str, tuple[int, int]]]:
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                if key.value in seen:
-                    yield key.value, (key.start_mark.line + 1, key.start_mark.column + 1)
-                seen.add(key.value)
-            yield from _repeated_in(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            yield from _repeated_in(item)

@@ -78,6 +78,25 @@ def test_syncs_stand_in_files_and_share_defaults() -> None:
     assert second.file_path == str(folder.parent / "defs.yaml")
 
 
+def test_a_file_may_merge_one_mapping_into_another() -> None:
+    merging = """
+        table: crm.accounts
+        object: Account
+        fields:
+          Name: name
+          BillingCity: &kept {column: city, nulls: ignore}
+          ShippingCity: {<<: *kept, column: shipping_city}
+    """
+    with location() as made:
+        write(made, accounts=merging)
+        sequence = made.component("crm")
+    assert isinstance(sequence, SyncSequence)
+    assert sequence.spec.sync("accounts").fields["ShippingCity"].model_dump(exclude_unset=True) == {
+        "column": "shipping_city",
+        "nulls": "ignore",
+    }
+
+
 WRONG: dict[str, tuple[dict[str, str], str, str]] = {
     "a mistake in a sync's file": (
         {"accounts": "table: crm.accounts\nobjekt: Account # <--\nfields: {Name: name}\n"},

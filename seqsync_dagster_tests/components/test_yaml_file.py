@@ -8,7 +8,7 @@ from dagster_shared.yaml_utils import parse_yamls_with_source_position as read_b
 
 from seqsync_dagster import SyncSequence
 from seqsync_dagster.components.private import decl
-from seqsync_dagster.components.yaml_file import LOADER, read_for_dagster
+from seqsync_dagster.components.yaml_file import LOADER, read_documents, read_for_dagster
 
 FILES = {
     "a sequence": "attributes:\n  syncs:\n    - name: s0\n      fields: {Name: n, P: {parent: p, from: [a, b]}}\n",
@@ -25,6 +25,9 @@ FILES = {
     "line ends of Windows": "a: 1\r\nb:\r\n  - x\r\n  - y\r\n",
     "an alias": "a: &b [1, {c: d}]\ne: *b\n",
     "a merge key": "base: &b {x: 1, y: [1, 2]}\nuse:\n  <<: *b\n  x: 3\n",
+    "a merge key in flow": "a: &b {x: 1, z: {w: 1}}\ne: {x: 2, <<: *b}\n",
+    "several to merge": "a: &a {x: 1}\nb: &b {<<: *a, y: 2}\nc: {<<: [*b, *a], z: 3}\nd: [{<<: *b}]\n",
+    "a merge key that is quoted": "a: {'<<': 1}\n",
     "tags": "a: !!str 1\nb: !!int '3'\n",
 }
 MISTAKES = {
@@ -33,6 +36,7 @@ MISTAKES = {
     "two colons": "a: b: c\n",
     "an unknown tag": "a: !foo bar\n",
     "part of itself": "a: &x [*x]\n",
+    "nothing to merge": "a: {<<: 1}\n",
 }
 
 
@@ -48,6 +52,13 @@ def test_a_mistake_is_told_in_the_words_of_dagster(text: str) -> None:
     with pytest.raises(yaml.YAMLError) as ours:
         read_for_dagster(text, "defs.yaml")
     assert str(ours.value) == str(theirs.value)
+
+
+def test_what_a_mapping_says_beside_what_is_merged_into_it_is_not_said_twice() -> None:
+    [merged] = read_documents("a: &b {x: 1}\nc:\n  <<: *b\n  x: 2\n", "defs.yaml")
+    assert (merged.value["c"], merged.repeated) == ({"x": 2}, ())
+    [twice] = read_documents("a: &b {x: 1}\nc:\n  <<: *b\n  x: 2\n  x: 3\n", "defs.yaml")
+    assert twice.repeated == (("x", (5, 3)),)
 
 
 def test_dagster_reads_with_it_where_it_is_faster() -> None:
