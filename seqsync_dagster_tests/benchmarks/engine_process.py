@@ -8,6 +8,7 @@ Imports only what a run needs, since imports are most of its memory. Started by 
 from __future__ import annotations
 
 import json
+import re
 import resource
 import sys
 import time
@@ -42,6 +43,16 @@ def peak_mb() -> float:
         # Linux counts the process that started this one into ru_maxrss: 244 MB instead of 170 before the first row.
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def own_mb(pid: int) -> float:
+    """The memory a process has now that no file stands for; 0 where the system does not tell, or after its end."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    found = re.search(r"RssAnon:\s+(\d+) kB", status)
+    return int(found[1]) / 1024 if found else 0.0
 
 
 def _timed(module: Any, name: str) -> None:
