@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seqsync_dagster.engine.differing import differing_fields
-from seqsync_dagster.engine.preflight import Mapped, check_mapping
+from seqsync_dagster.engine.preflight.mapped import Mapped
+from seqsync_dagster.engine.preflight.mapping import check_mapping
 from seqsync_dagster.engine.site import Work, checked_account
 from seqsync_dagster.ledger import drift, existing
 from seqsync_dagster.ledger.fingerprint import Model

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
-from seqsync_dagster.engine.preflight import Mapped, check_mapping
+from seqsync_dagster.engine.preflight.mapped import Mapped
+from seqsync_dagster.engine.preflight.mapping import check_mapping
 from seqsync_dagster.engine.site import Work, checked_account
 from seqsync_dagster.ledger import tables as t
 from seqsync_dagster.ledger.delta import delta_table, lookup_values, temporary

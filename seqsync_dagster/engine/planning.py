@@ -17,7 +17,8 @@ from seqsync_dagster.engine.counting import count_fingerprints, count_plan
 from seqsync_dagster.engine.existing import Search, find_existing, note_shared
 from seqsync_dagster.engine.guard import PlannedChange
 from seqsync_dagster.engine.lookups import find_records
-from seqsync_dagster.engine.preflight import Mapped, check_mapping, first_writes, match_field
+from seqsync_dagster.engine.preflight.mapped import Mapped, first_writes
+from seqsync_dagster.engine.preflight.mapping import check_mapping, match_field
 from seqsync_dagster.engine.reading import choose_reading
 from seqsync_dagster.engine.rehash import without_taken_out
 from seqsync_dagster.engine.report import Counts

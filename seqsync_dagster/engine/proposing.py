@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from seqsync_dagster.destinations.protocol import FieldInfo, ObjectInfo
-from seqsync_dagster.engine.preflight import takes
+from seqsync_dagster.engine.preflight.columns import takes
 from seqsync_dagster.warehouse.column_types import read_type
 
 

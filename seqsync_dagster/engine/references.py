@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from seqsync_dagster.engine.apply import apply
 from seqsync_dagster.engine.options import RunOptions
-from seqsync_dagster.engine.preflight import check_references
+from seqsync_dagster.engine.preflight.mapping import check_references
 from seqsync_dagster.engine.recover import recover
 from seqsync_dagster.engine.report import Counts, RowProblem
 from seqsync_dagster.engine.reporting import problems

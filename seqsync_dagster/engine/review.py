@@ -17,7 +17,8 @@ from seqsync_dagster.engine.apply import request_of
 from seqsync_dagster.engine.guard import check_guards
 from seqsync_dagster.engine.options import RunOptions
 from seqsync_dagster.engine.planning import Planned, plan
-from seqsync_dagster.engine.preflight import Write, check_mapping
+from seqsync_dagster.engine.preflight.mapped import Write
+from seqsync_dagster.engine.preflight.mapping import check_mapping
 from seqsync_dagster.engine.report import Counts, FieldChange, PlannedRow, PlanReport
 from seqsync_dagster.engine.reporting import problems
 from seqsync_dagster.engine.reviewing import remembered_options

@@ -11,7 +11,8 @@ from seqsync_dagster.destinations.salesforce.describe import read_describe
 from seqsync_dagster.destinations.salesforce.destination import SalesforceDestination
 from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
 from seqsync_dagster.engine.options import RunOptions
-from seqsync_dagster.engine.preflight import Mapped, Write, check_mapping, first_writes
+from seqsync_dagster.engine.preflight.mapped import Mapped, Write, first_writes
+from seqsync_dagster.engine.preflight.mapping import check_mapping
 from seqsync_dagster.errors import ConfigurationError, DestinationRefused, ModelMissing
 from seqsync_dagster.ledger.tables import StateTables
 from seqsync_dagster.sequence.spec import SequenceSpec

@@ -1,0 +1,1 @@
+"""What is wrong for every row, found before anything is sent."""
