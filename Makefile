@@ -33,6 +33,7 @@ lint: $(VENV)/.dev        ## ruff and mypy
 benchmarks: $(VENV)/.dev  ## ratios against a baseline of the same run; minutes
 	@$(BIN)/python -m seqsync_dagster_tests.benchmarks.plan
 	@$(BIN)/python -m seqsync_dagster_tests.benchmarks.first_load
+	@$(BIN)/python -m seqsync_dagster_tests.benchmarks.changes
 	@$(BIN)/python -m seqsync_dagster_tests.benchmarks.load
 	@$(BIN)/python -m seqsync_dagster_tests.benchmarks.executors
 
