@@ -42,7 +42,7 @@ class Settlement:
     """The run ended by itself: a row that was to be sent and was not is held by its parent.
     Otherwise such rows stay due."""
     in_flight: Sequence[tuple[int, int]] = ()
-    """Ranges of rows that were sent and have no outcome: a create among them may have happened."""
+    """Ranges of rows that may have been sent; those without an outcome may have been written."""
     registry: Mapping[str, Any] | None = None
     """Columns of ``syncs`` to set, when the run completed."""
     counts: Mapping[str, int] | None = None
@@ -63,6 +63,8 @@ def settle(connection: sa.Connection, tables: StateTables, s: Settlement) -> Non
         write_filled(connection, tables, s.sync, s.run_id, s.now, into=_NEW, retry_hours=_RETRY_HOURS)
     else:
         _new_rows(connection, tables, s)
+    if s.in_flight:
+        _doubt(connection, tables, s)
     arrivals = _arrivals(connection, tables)
     _log(connection, tables, s)
     ledger = tables.ledger
@@ -145,7 +147,7 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
     lost = sa.and_(
         unsent,
         p.c.operation == t.CREATE,
-        sa.or_(sa.false(), *[p.c.seq.between(first, last) for first, last in s.in_flight]),
+        _in_flight(p, s),
     )
     # Sent, and the destination itself cannot say what became of it.
     unknown = sa.and_(sent, p.c.operation == t.CREATE, o.c.error_class == "unknown")
@@ -306,6 +308,22 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
     connection.execute(
         sa.insert(new).from_select(names, sa.select(*[shared.c[n] for n in names]).where(shared.c.nth == 1))
     )
+
+
+def _in_flight(p: sa.TableClause, s: Settlement) -> sa.ColumnElement[bool]:
+    return sa.or_(sa.false(), *[p.c.seq.between(first, last) for first, last in s.in_flight])
+
+
+def _doubt(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
+    # A record whose update was in flight holds the values from before it, or those that were sent. As long as nobody
+    # knows, its row is due, even if the model turns back to what was acknowledged last.
+    p, o, ledger = tables.plan, tables.outcome, tables.ledger
+    unknown = (
+        sa.select(p.c.match_key)
+        .select_from(p.outerjoin(o, o.c.seq == p.c.seq))
+        .where(o.c.seq.is_(None), p.c.status == t.SEND, p.c.operation.not_in([t.CREATE, *t.REMOVING]), _in_flight(p, s))
+    )
+    connection.execute(sa.update(ledger).where(ledger.c.match_key.in_(unknown)).values(fingerprint=None))
 
 
 def _note_own_parents(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
