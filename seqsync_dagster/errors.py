@@ -135,6 +135,10 @@ class DestinationStillBusy(DestinationError):
     """Work that the destination accepted has not ended within the wait; the next run takes it up."""
 
 
+class ResultsUnclear(DestinationError):
+    """The destination's results do not say what became of every row that was sent, and will not when asked again."""
+
+
 class BudgetSpent(DestinationError):
     """The connection may make no further API calls for now. Raised between two sends only.
 

@@ -12,6 +12,7 @@ from seqsync_dagster.destinations.protocol import Progress
 from seqsync_dagster.engine.apply import frames, request_of, stage_outcomes, take
 from seqsync_dagster.engine.settling import discard_plan, settle_interrupted
 from seqsync_dagster.engine.site import Work, checked_account
+from seqsync_dagster.errors import ResultsUnclear
 from seqsync_dagster.journal import OpenRun, OpenSend, Scope
 from seqsync_dagster.ledger import registry
 from seqsync_dagster.ledger.tables import StateTables
@@ -80,8 +81,11 @@ def _resume(work: Work, room: Room, tables: StateTables, run_id: str, send: Open
     def rows() -> Iterator[pd.DataFrame]:
         yield from frames(work, room, tables, operation, send.first_seq, send.last_seq)
 
-    for event in work.site.destination.resume(send.token, request, rows()):
-        take(work, room, tables, run_id, event)
-        if isinstance(event, Progress):
-            work.log(f"{work.sync.name}: {event.text}")
-    work.site.journal.finish_send(work.lease, run_id, send.number)
+    try:
+        for event in work.site.destination.resume(send.token, request, rows()):
+            take(work, room, tables, run_id, event)
+            if isinstance(event, Progress):
+                work.log(f"{work.sync.name}: {event.text}")
+    except ResultsUnclear as unclear:
+        # The next run would be told the same: what is known is settled, and the other rows may have been written.
+        work.log(f"{work.sync.name}: {unclear}")

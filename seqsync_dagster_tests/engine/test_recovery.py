@@ -16,10 +16,11 @@ class Killed(Exception):
     """Stands for a kill at a place where nothing could react to it."""
 
 
-def killed_at(place: str, world: World, sync: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def die(*_: Any, **__: Any) -> None:
-        raise Killed
+def die(*_: Any, **__: Any) -> None:
+    raise Killed
 
+
+def killed_at(place: str, world: World, sync: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(f"seqsync_dagster.engine.run.{place}", die)
         with pytest.raises(Killed):
@@ -36,9 +37,6 @@ def test_of_a_plan_that_was_half_written_nothing_stays_and_nothing_is_sent(
     monkeypatch.setattr("seqsync_dagster.warehouse.duckdb._PART_BYTES", 1)  # parts of 1,000 rows
     accounts(world, 2_500)
 
-    def die(*_: Any) -> None:
-        raise Killed
-
     with monkeypatch.context() as patched:
         patched.setattr("seqsync_dagster.engine.planning.count_plan", die)
         with pytest.raises(Killed):
@@ -50,6 +48,87 @@ def test_of_a_plan_that_was_half_written_nothing_stays_and_nothing_is_sent(
         world.state("accounts", "plan")
     assert world.org.records("Account") == []
     assert world.run("accounts").counts.created == 2_500
+
+
+def killed_when_sent(world: World, sync: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The org has answered, and nobody has read it."""
+    with monkeypatch.context() as patched:
+        patched.setattr("seqsync_dagster.journal.Journal.record", die)
+        patched.setattr("seqsync_dagster.engine.run._leave", die)
+        with pytest.raises(Killed):
+            world.run(sync)
+
+
+def killed_in_recovery(world: World, sync: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("seqsync_dagster.engine.recover.settle_interrupted", die)
+        with pytest.raises(Killed):
+            world.run(sync)
+
+
+@pytest.mark.parametrize("kills", [1, 2])
+def test_an_update_that_may_have_been_made_goes_again_though_its_row_turned_back(
+    world: World, kills: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts(world, 3)
+    world.run("accounts")
+    world.sql("UPDATE crm.accounts SET name = 'new' WHERE account_id = 'A001'")
+    killed_when_sent(world, "accounts", monkeypatch)
+    assert "new" in {r["Name"] for r in world.org.records("Account")}
+    world.sql("UPDATE crm.accounts SET name = 'Account 1' WHERE account_id = 'A001'")
+    if kills == 2:
+        killed_in_recovery(world, "accounts", monkeypatch)
+    report = world.run("accounts")
+    assert (report.counts.updated, report.counts.unchanged) == (1, 2)
+    assert sorted(r["Name"] for r in world.org.records("Account")) == ["Account 0", "Account 1", "Account 2"]
+    assert world.run("accounts").row_bearing_calls == 0
+
+
+def test_an_update_whose_run_broke_off_before_its_reply_goes_again_though_its_row_turned_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts(world, 3)
+    world.run("accounts")
+    world.sql("UPDATE crm.accounts SET name = 'new' WHERE account_id = 'A001'")
+    with monkeypatch.context() as patched:
+        patched.setattr("seqsync_dagster.journal.Journal.record", die)
+        with pytest.raises(Killed):
+            world.run("accounts")
+    world.sql("UPDATE crm.accounts SET name = 'Account 1' WHERE account_id = 'A001'")
+    assert world.run("accounts").counts.updated == 1
+    assert sorted(r["Name"] for r in world.org.records("Account")) == ["Account 0", "Account 1", "Account 2"]
+
+
+def test_an_insert_of_unknown_fate_waits_for_a_person_though_its_recovery_was_killed_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.sequence = crm({**ACCOUNTS, "mode": "insert", "match": None, "fields": {"Name": "name"}})
+    accounts(world, 3)
+    killed_when_sent(world, "accounts", monkeypatch)
+    killed_in_recovery(world, "accounts", monkeypatch)
+    report = world.run("accounts")
+    assert (report.counts.created, report.counts.waiting) == (0, 3)
+    assert len(world.org.records("Account")) == 3
+
+
+def test_results_that_do_not_add_up_do_not_stop_the_sync_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.settings["collections_up_to"] = 0
+    accounts(world, 10)
+    killed_when_sent(world, "accounts", monkeypatch)
+    site = world.site()
+    try:
+        with site.warehouse.open("crm", "accounts") as room:
+            room.connection.exec_driver_sql("DELETE FROM seqsync.crm__accounts__plan WHERE seq > 6")
+            room.connection.commit()
+    finally:
+        site.warehouse.close()
+    report = world.run("accounts")
+    assert any("does not add up: 10 rows sent" in line for line in world.lines)
+    assert (report.counts.planned, report.counts.unchanged) == (4, 6)
+    assert len(world.org.records("Account")) == len(world.ledger("accounts")) == 10
+    assert world.run("accounts").row_bearing_calls == 0
 
 
 DELETING = {**ACCOUNTS, "removed": "delete"}

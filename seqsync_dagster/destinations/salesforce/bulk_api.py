@@ -24,7 +24,13 @@ from seqsync_dagster.destinations.salesforce.connection import Connection
 from seqsync_dagster.destinations.salesforce.errors import DUPLICATES_DETECTED, TRANSIENT_JOB_ERRORS
 from seqsync_dagster.destinations.salesforce.settings import SalesforceSettings
 from seqsync_dagster.destinations.salesforce.sync_options import read_options
-from seqsync_dagster.errors import BudgetSpent, DestinationError, DestinationRefused, DestinationUnreachable
+from seqsync_dagster.errors import (
+    BudgetSpent,
+    DestinationError,
+    DestinationRefused,
+    DestinationUnreachable,
+    ResultsUnclear,
+)
 
 
 @dataclass(frozen=True)
@@ -187,7 +193,7 @@ class BulkSender:
         # Rows of batches beyond the daily allocation are in none of the three files.
         adds_up = tally.total == sent or (ended_early and tally.total < sent)
         if not adds_up or tally.unknown:
-            raise DestinationError(
+            raise ResultsUnclear(
                 f"salesforce: Bulk job {job} for {self._request.object} does not add up: {sent:,} rows sent; "
                 f"results name {tally.successful:,} successful, {tally.failed:,} failed and "
                 f"{tally.unprocessed:,} unprocessed rows, {tally.unknown:,} of which were not sent. "

@@ -20,7 +20,7 @@ from seqsync_dagster.destinations.salesforce.bulk_index import RowIndex
 from seqsync_dagster.destinations.salesforce.connection import Connection
 from seqsync_dagster.destinations.salesforce.errors import class_of, parse_sf_error
 from seqsync_dagster.destinations.salesforce.outcomes import outcomes
-from seqsync_dagster.errors import DestinationError
+from seqsync_dagster.errors import ResultsUnclear
 
 #: A record has at most 400,000 characters; a block must hold a whole one.
 _BLOCK_BYTES = 2 << 20
@@ -123,7 +123,7 @@ def _batches(connection: Connection, path: str, index: RowIndex) -> Iterator[pa.
         try:
             yield from read_results(file, ("sf__Id", "sf__Created", "sf__Error", index.column))
         except pa.ArrowInvalid as error:
-            raise DestinationError(f"salesforce: {path} is not a CSV that can be read: {error}") from None
+            raise ResultsUnclear(f"salesforce: {path} is not a CSV that can be read: {error}") from None
 
 
 def read_results(file: IO[bytes], wanted: tuple[str, ...]) -> Iterator[pa.Table]:
