@@ -53,7 +53,8 @@ OUTCOME_SCHEMA = pa.schema(
     [
         ("seq", pa.int64()),
         ("dest_id", pa.string()),  # null when a create was rejected
-        ("created", pa.bool_()),  # null when rejected, or when a repeated send hides who created it
+        # null when a repeated send hides who created it, and when rejected
+        ("created", pa.bool_()),
         ("code", pa.string()),  # null = acknowledged
         ("message", pa.string()),  # the destination's own words
         ("error_class", pa.string()),  # an ErrorClass; null = acknowledged

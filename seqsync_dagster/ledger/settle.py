@@ -63,7 +63,8 @@ def settle(connection: sa.Connection, tables: StateTables, s: Settlement) -> Non
         write_filled(connection, tables, s.sync, s.run_id, s.now, into=_NEW, retry_hours=_RETRY_HOURS)
     else:
         _new_rows(connection, tables, s)
-    if s.in_flight:
+    if s.in_flight and s.sync.mode != "insert":
+        # An inserted record is not written again, whatever its row says.
         _doubt(connection, tables, s)
     arrivals = _arrivals(connection, tables)
     _log(connection, tables, s)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from seqsync_dagster.destinations.protocol import Answered, Event, InFlight, Outcomes, Progress, Request
 from seqsync_dagster.destinations.salesforce import bulk_results
 from seqsync_dagster.destinations.salesforce.budget import BULK_JOB_CALLS
-from seqsync_dagster.destinations.salesforce.bulk_job import ENDED, BulkJobs
+from seqsync_dagster.destinations.salesforce.bulk_job import ENDED, BulkJobs, JobDeleted
 from seqsync_dagster.destinations.salesforce.bulk_parts import Part, parts, recollected
 from seqsync_dagster.destinations.salesforce.bulk_results import Tally
 from seqsync_dagster.destinations.salesforce.collections_api import (
@@ -153,10 +153,7 @@ class BulkSender:
         """The job as the org sees it after its end."""
         found = yield from self._jobs.wait(job.id, len(job.part), job.before, self._request.rows)
         if found is None:
-            raise DestinationUnreachable(
-                f"salesforce: Bulk job {job.id} was deleted in the org before its results were read. "
-                "The next run sends its rows again."
-            )
+            raise JobDeleted(job.id)
         return found
 
     def _read(self, job: _Job, found: Mapping[str, Any]) -> Iterator[Event]:

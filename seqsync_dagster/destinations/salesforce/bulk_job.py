@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Generator, Mapping
+from contextlib import suppress
 from typing import IO, Any
 
 from seqsync_dagster.destinations.protocol import Progress, Request
@@ -23,6 +24,16 @@ _POLL_GROWTH = 1.6
 _LONGEST_POLL_S = 30.0
 #: Progress goes to a log that is read by people.
 _PROGRESS_EVERY_S = 5.0
+
+
+class JobDeleted(DestinationUnreachable):
+    """Somebody deleted a job in the org while it was needed."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__(
+            f"salesforce: Bulk job {job} was deleted in the org before its results were read. "
+            "The next run sends its rows again."
+        )
 
 
 class BulkJobs:
@@ -60,6 +71,8 @@ class BulkJobs:
         try:
             self._connection.call("PUT", f"jobs/ingest/{job}/batches", body=csv)
         except CallRefused as refusal:
+            if refusal.status == 404:
+                raise JobDeleted(job) from None
             # An earlier try arrived whole although its reply did not.
             if "multiple contents" not in refusal.words:
                 raise
@@ -69,8 +82,9 @@ class BulkJobs:
         self._patch(job, "UploadComplete")
 
     def abort(self, job: str) -> Mapping[str, Any] | None:
-        """Stop a job that has not started, and hand back the job as it then is."""
-        self._patch(job, "Aborted")
+        """Stop a job that has not started, and hand back the job as it then is, None when it no longer exists."""
+        with suppress(JobDeleted):
+            self._patch(job, "Aborted")
         return self.look(job)
 
     def look(self, job: str) -> Mapping[str, Any] | None:
@@ -118,6 +132,8 @@ class BulkJobs:
         try:
             self._connection.call("PATCH", f"jobs/ingest/{job}", json={"state": state})
         except CallRefused as refusal:
+            if refusal.status == 404:
+                raise JobDeleted(job) from None
             # The job has left Open already: an earlier try of this call arrived, or someone was faster.
-            if refusal.status == 404 or "STATE" not in refusal.code.upper():
+            if "STATE" not in refusal.code.upper():
                 raise

@@ -17,7 +17,8 @@ import pyarrow.csv
 
 from seqsync_dagster.destinations.protocol import Operation, Outcomes
 from seqsync_dagster.destinations.salesforce.bulk_index import RowIndex
-from seqsync_dagster.destinations.salesforce.connection import Connection
+from seqsync_dagster.destinations.salesforce.bulk_job import JobDeleted
+from seqsync_dagster.destinations.salesforce.connection import CallRefused, Connection
 from seqsync_dagster.destinations.salesforce.errors import class_of, parse_sf_error
 from seqsync_dagster.destinations.salesforce.outcomes import outcomes
 from seqsync_dagster.errors import ResultsUnclear
@@ -48,7 +49,7 @@ def successful(
     connection: Connection, job: str, index: RowIndex, operation: Operation, tally: Tally
 ) -> Iterator[Outcomes]:
     """Outcomes of the rows the org took."""
-    for rows in _batches(connection, f"jobs/ingest/{job}/successfulResults", index):
+    for rows in _batches(connection, job, "successfulResults", index):
         tally.successful += rows.num_rows
         seqs, rows = _known(rows, index, tally)
         count = len(seqs)
@@ -71,7 +72,7 @@ def failed(
 
     So do those refused with a code of `again`.
     """
-    for rows in _batches(connection, f"jobs/ingest/{job}/failedResults", index):
+    for rows in _batches(connection, job, "failedResults", index):
         tally.failed += rows.num_rows
         seqs, rows = _known(rows, index, tally)
         texts = rows.column("sf__Error").combine_chunks().dictionary_encode()
@@ -88,7 +89,8 @@ def failed(
         columns = [
             seqs,
             _or_null(rows.column("sf__Id").combine_chunks()),
-            pa.nulls(len(seqs), pa.bool_()),
+            # A job tries a row once, so a record that is in the way of an insert is another's.
+            pa.repeat(False, len(seqs)) if operation == "insert" else pa.nulls(len(seqs), pa.bool_()),
             code,
             messages.take(texts.indices),
             error_class,
@@ -99,7 +101,7 @@ def failed(
 
 def unprocessed(connection: Connection, job: str, index: RowIndex, tally: Tally) -> None:
     """Count the rows the org never came to."""
-    for rows in _batches(connection, f"jobs/ingest/{job}/unprocessedrecords", index):
+    for rows in _batches(connection, job, "unprocessedrecords", index):
         tally.unprocessed += rows.num_rows
 
 
@@ -117,9 +119,13 @@ def _or_null(ids: pa.Array) -> pa.Array:
     return pc.if_else(pc.equal(ids, ""), pa.scalar(None, pa.string()), ids)
 
 
-def _batches(connection: Connection, path: str, index: RowIndex) -> Iterator[pa.Table]:
+def _batches(connection: Connection, job: str, results: str, index: RowIndex) -> Iterator[pa.Table]:
+    path = f"jobs/ingest/{job}/{results}"
     with tempfile.TemporaryFile(prefix="seqsync_results_") as file:
-        connection.download(path, file)
+        try:
+            connection.download(path, file)
+        except CallRefused as refusal:
+            raise (JobDeleted(job) if refusal.status == 404 else refusal) from None
         try:
             yield from read_results(file, ("sf__Id", "sf__Created", "sf__Error", index.column))
         except pa.ArrowInvalid as error:

@@ -163,10 +163,11 @@ class CollectionsSender:
         for position, result in enumerate(results):
             seq = seqs[position]
             dest_id = result.get("id") or ids[position]
+            # An earlier try whose reply was lost may have created what this one updates, or finds there.
+            maybe_written = repeated or seq in self._maybe_written
             if result.get("success"):
                 created = operation == "insert" or bool(result.get("created"))
-                # An earlier try whose reply was lost may have created what this one only updated.
-                unsure = (repeated or seq in self._maybe_written) and operation == "upsert" and not created
+                unsure = maybe_written and operation == "upsert" and not created
                 rows.acknowledge(seq, str(dest_id), None if unsure else created)
                 continue
             error = row_error(result.get("errors"))
@@ -176,7 +177,8 @@ class CollectionsSender:
                 if repeated:
                     self._maybe_written.add(seq)
             else:
-                rows.reject(seq, dest_id, error, error_class)
+                not_ours = operation == "insert" and self._request.match is not None and not maybe_written
+                rows.reject(seq, dest_id, error, error_class, created=False if not_ours else None)
         return again
 
     def _search(self, chunk: pa.Table, rows: OutcomeRows, refusal: CallRefused, *, last: bool) -> list[int]:

@@ -215,13 +215,14 @@ class SalesforceDestination:
     def _with_records_there(self, request: Request, event: Outcomes) -> Outcomes:
         """An insert whose key stands in a record already, our own of a send whose reply was lost, is as good as done.
 
-        The refusal names the record ("duplicate value found: FIELD duplicates value on record with id: ID").
+        The refusal names the record ("duplicate value found: FIELD duplicates value on record with id: ID"), and its
+        outcome says whether that must be somebody else's.
         """
         frame = event.frame
         said = f"duplicate value found: {request.match} duplicates value on record with id: "
         suspects = ((frame["code"] == "DUPLICATE_VALUE") & frame["message"].str.startswith(said)).fillna(False)
         if not suspects.any():
-            return event
+            return Outcomes(frame.assign(created=frame["created"].mask(frame["code"].notna())))
         named = frame["message"].str.slice(len(said)).str.slice(0, 15)
         there: dict[str, str] = {}
         for table in self.find(request.object, "Id", pa.array(named[suspects].tolist(), pa.string())):
@@ -230,7 +231,8 @@ class SalesforceDestination:
         return Outcomes(
             frame.assign(
                 dest_id=frame["dest_id"].mask(known, named.map(there).astype(frame["dest_id"].dtype)),
-                created=frame["created"].mask(known, False),
+                # Of a row that stays refused it says nothing.
+                created=frame["created"].mask(frame["code"].notna() & ~known),
                 **{column: frame[column].mask(known) for column in ("code", "message", "error_class")},
             )
         )

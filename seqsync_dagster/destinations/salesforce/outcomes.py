@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
@@ -30,9 +30,17 @@ class OutcomeRows:
         """The destination took the row."""
         self._add(seq, dest_id, created, None, None, None)
 
-    def reject(self, seq: int, dest_id: str | None, error: RowError, error_class: ErrorClass) -> None:
-        """The destination refused the row."""
-        self._add(seq, dest_id, None, error.code, error.text, error_class)
+    def reject(
+        self,
+        seq: int,
+        dest_id: str | None,
+        error: RowError,
+        error_class: ErrorClass,
+        *,
+        created: Literal[False] | None = None,
+    ) -> None:
+        """The destination refused the row. `created`: False of an insert whose record no earlier try can have made."""
+        self._add(seq, dest_id, created, error.code, error.text, error_class)
 
     def event(self) -> Outcomes:
         """What was collected so far."""

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from seqsync_dagster.destinations.protocol import Event, InFlight, Request
+from seqsync_dagster.destinations.protocol import Event, InFlight, Progress, Request
 from seqsync_dagster.destinations.salesforce.destination import SalesforceDestination
 from seqsync_dagster.errors import DestinationError, DestinationRefused, DestinationStillBusy
 from seqsync_dagster_tests.destinations.salesforce.conftest import Connect
 from seqsync_dagster_tests.destinations.salesforce.sending import Sent, accounts, drain, frame, upsert
 from seqsync_dagster_tests.emulator_process import EmulatorProcess
+from seqsync_dagster_tests.faults.victim import until
 
 
 def killed_after(events: Iterator[Event], kind: type) -> Any:
@@ -186,6 +187,41 @@ def test_resumed_rows_that_met_a_lock_are_sent_again(connect: Connect, emulator:
     # A resume that is itself killed leaves no word on what it sent, so nobody can say who created the five.
     once_more = drain(connect().resume(token, upsert(400), [accounts(400)]))
     assert Counter(row["created"] for row in once_more.rows.values()) == {True: 395, None: 5}
+
+
+def test_inserts_that_met_a_lock_and_were_resumed_twice_are_not_called_anothers(
+    connect: Connect, emulator: EmulatorProcess
+) -> None:
+    emulator.seed("Account", [{"Name": "another's", "External_Id__c": "A000399"}])
+    emulator.fault("lock", "/jobs/ingest Account", times=5)
+    request = Request("Account", "insert", "External_Id__c", 400)
+    sent = drain(connect(collections_up_to=0).send(request, [accounts(400)]))
+    assert Counter(row["created"] for row in sent.rows.values()) == {True: 399, False: 1}
+    again = drain(connect().resume(sent.in_flight[0].token, request, [accounts(400)]))
+    assert again.acknowledged() == set(range(400)) and len(emulator.records("Account")) == 400
+    assert Counter(row["created"] for row in again.rows.values()) == {True: 394, None: 5, False: 1}
+
+
+@pytest.mark.parametrize("at", [InFlight, Progress])
+def test_a_job_that_somebody_deletes_is_named(connect: Connect, emulator: EmulatorProcess, at: type) -> None:
+    emulator.settings(bulk_delay_s=0.3)
+    org, sent, path = emulator.login(), Sent(), ""
+
+    def ended() -> bool:
+        return bool(org.get(path).json()["state"] == "JobComplete")
+
+    with pytest.raises(DestinationError) as raised:
+        for event in connect(collections_up_to=0).send(upsert(10), [accounts(10)]):
+            sent.take(event)
+            path = f"jobs/ingest/{sent.in_flight[0].token['job']}"
+            if isinstance(event, at):
+                if at is Progress:
+                    until(ended)
+                else:
+                    org.patch(path, json={"state": "Aborted"}).raise_for_status()
+                org.delete(path).raise_for_status()
+    assert f"Bulk job {path.rpartition('/')[2]} was deleted in the org" in str(raised.value)
+    assert drain(connect().resume(sent.in_flight[0].token, upsert(10), [accounts(10)])).rows == {}
 
 
 def test_updates_are_resumed_by_id(connect: Connect, emulator: EmulatorProcess) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 import traceback
+from collections import Counter
 from decimal import Decimal
 from typing import Any
 
@@ -242,6 +243,18 @@ def test_lost_insert_is_unknown_and_not_repeated(connect: Connect, emulator: Emu
     emulator.fault("503", "composite")
     more = frame({"Name": ["after a 503 the org itself sent"]})
     assert drain(destination.send(Request("Account", "insert", None, 1), [more])).acknowledged() == {0}
+
+
+def test_records_of_an_insert_that_was_repeated_are_not_called_anothers(
+    connect: Connect, emulator: EmulatorProcess
+) -> None:
+    emulator.seed("Account", [{"Name": "another's", "External_Id__c": "A000250"}])
+    destination = connect()
+    destination.account()
+    emulator.fault("reset_after", "composite")
+    sent = drain(destination.send(Request("Account", "insert", "External_Id__c", 251), [accounts(251)]))
+    assert sent.acknowledged() == set(range(251)) and len(emulator.records("Account")) == 251
+    assert Counter(row["created"] for row in sent.rows.values()) == {None: 200, True: 50, False: 1}
 
 
 def test_two_lost_inserts_in_a_row_stop_the_send(connect: Connect, emulator: EmulatorProcess) -> None:
