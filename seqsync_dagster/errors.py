@@ -23,6 +23,7 @@
          +- DestinationUnreachable   transient: worth another run as it is
          +- DestinationRefused       credentials, permissions, unknown object
          +- DestinationStillBusy     a job accepted earlier has not ended yet
+         +- ResultsUnclear           what became of some rows cannot be told; they go again
          +- BudgetSpent              the connection's own share of API calls is used up
 
 Every message says what is wrong, where, and what to do; none carries a secret.
@@ -136,7 +137,8 @@ class DestinationStillBusy(DestinationError):
 
 
 class ResultsUnclear(DestinationError):
-    """The destination's results do not say what became of every row that was sent, and will not when asked again."""
+    """The destination's results do not say what became of every row that was sent. Asked about once more, the rest
+    counts as rows of which nobody knows."""
 
 
 class BudgetSpent(DestinationError):

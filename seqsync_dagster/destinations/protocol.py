@@ -308,8 +308,8 @@ class Destination(Protocol):
     def resume(self, token: Mapping[str, object], request: Request, frames: Iterable[pd.DataFrame]) -> Iterator[Event]:
         """Find out what became of rows that were in flight when an earlier run died.
 
-        `frames` yields those rows again. Rows without an outcome afterwards
-        were not written, or can be sent again without harm.
+        `frames` yields those rows again. Ends with `Answered` when rows
+        without an outcome were not written; otherwise nobody knows.
         Raises `DestinationStillBusy` when they are still being worked on.
         """
         ...

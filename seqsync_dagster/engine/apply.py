@@ -119,13 +119,13 @@ def _send_group(
                 pace.say(event.text, underway=event.done - answered)
             else:
                 work.log(f"{work.sync.name}: {event.text}")
-    _finish(work, run_id, sending)
     if answered < given:
         # A run that ends in order takes a row without an outcome for one that waits for its parent.
         raise DestinationUnreachable(
             f"{given - answered:,} of {given:,} rows of {work.sync.name} ({group.operation}) were sent and got no "
             "answer of their own. The others are settled; these stay due and go with the next run."
         )
+    _finish(work, run_id, sending)
 
 
 def _tell(work: Work, group: Group, outcomes: Outcomes, pace: Pace) -> None:

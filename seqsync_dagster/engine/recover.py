@@ -8,7 +8,7 @@ from dataclasses import replace
 import pandas as pd
 import sqlalchemy as sa
 
-from seqsync_dagster.destinations.protocol import Progress
+from seqsync_dagster.destinations.protocol import Answered, Progress
 from seqsync_dagster.engine.apply import frames, request_of, stage_outcomes, take
 from seqsync_dagster.engine.settling import discard_plan, settle_interrupted
 from seqsync_dagster.engine.site import Work, checked_account
@@ -57,13 +57,12 @@ def _recover_run(work: Work, room: Room, run: OpenRun) -> None:
     if unfinished:
         checked_account(work, known)
         work.log(f"run {run.run_id} was interrupted while rows were in flight: asking what became of them")
-    for send in unfinished:
-        _resume(work, room, tables, run.run_id, send)
+    # Not noted in the journal: should this run be killed before it has settled, the next one asks again.
+    unknown = [s for s in unfinished if not _answered(work, room, tables, run.run_id, s)]
     stage_outcomes(work, room, tables, run.run_id, anew=True)
     settled = room.connection.execute(sa.select(sa.func.count()).select_from(tables.outcome)).scalar_one()
-    settle_interrupted(
-        work, room, tables, run.run_id, run.plan_id, in_flight=[(s.first_seq, s.last_seq) for s in unfinished]
-    )
+    in_flight = [(s.first_seq, s.last_seq) for s in unknown]
+    settle_interrupted(work, room, tables, run.run_id, run.plan_id, in_flight=in_flight)
     work.log(f"run {run.run_id} was interrupted; {settled} outcomes of it are settled now, the rest is due again")
 
 
@@ -73,7 +72,8 @@ def _lacking(send: OpenSend) -> list[str]:
     return [str(f) for f in fields] if isinstance(fields, list) else []
 
 
-def _resume(work: Work, room: Room, tables: StateTables, run_id: str, send: OpenSend) -> None:
+def _answered(work: Work, room: Room, tables: StateTables, run_id: str, send: OpenSend) -> bool:
+    """Whether the destination knows what became of all rows of a send: those without an outcome were not written."""
     operation = str(send.request["operation"])
     rows_in_flight = send.last_seq - send.first_seq + 1
     request = request_of(work.sync, operation, rows_in_flight, _lacking(send))
@@ -86,6 +86,9 @@ def _resume(work: Work, room: Room, tables: StateTables, run_id: str, send: Open
             take(work, room, tables, run_id, event)
             if isinstance(event, Progress):
                 work.log(f"{work.sync.name}: {event.text}")
+            elif isinstance(event, Answered):
+                return True
     except ResultsUnclear as unclear:
         # The next run would be told the same: what is known is settled, and the other rows may have been written.
         work.log(f"{work.sync.name}: {unclear}")
+    return False

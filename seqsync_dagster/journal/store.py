@@ -205,6 +205,7 @@ class Journal:
     def record(self, lease: Lease, run_id: str, frame: pd.DataFrame) -> None:
         """Keep outcomes, all of `frame` or nothing; the last word on a row wins.
 
+        Only who created a record stays known when that word no longer tells.
         `frame` has the columns of `OUTCOME_SCHEMA`, in any order. Raises `LeaseLost`,
         `StateError` (no such open run) and `ValueError` (not a frame of outcomes).
         """
@@ -336,10 +337,10 @@ def _outcomes_table(frame: pd.DataFrame) -> pa.Table:
 
 
 def _upsert(insert: Any) -> Any:
-    return insert.on_conflict_do_update(
-        index_elements=["run_id", SEQ],
-        set_={name: insert.excluded[name] for name in OUTCOME_SCHEMA.names if name != SEQ},
-    )
+    said = {name: insert.excluded[name] for name in OUTCOME_SCHEMA.names if name != SEQ}
+    # A send that is asked about again no longer knows of a row it repeats whether its record was there before.
+    said["created"] = sa.func.coalesce(insert.excluded["created"], tables.outcome.c.created)
+    return insert.on_conflict_do_update(index_elements=["run_id", SEQ], set_=said)
 
 
 def _upsert_one_by_one(connection: sa.Connection, run_id: str, page: pa.Table) -> None:

@@ -42,7 +42,7 @@ class Settlement:
     """The run ended by itself: a row that was to be sent and was not is held by its parent.
     Otherwise such rows stay due."""
     in_flight: Sequence[tuple[int, int]] = ()
-    """Ranges of rows that may have been sent; those without an outcome may have been written."""
+    """Ranges of rows that were sent; nobody knows which of those without an outcome were written."""
     registry: Mapping[str, Any] | None = None
     """Columns of ``syncs`` to set, when the run completed."""
     counts: Mapping[str, int] | None = None
@@ -171,6 +171,8 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         else_=1,
     )
     soon = sa.func.coalesce(o.c.error_class, "fix_row").in_(["retry_now", "retry_later"])
+    # An earlier try whose reply was lost may have been carried out, and be what the last one met.
+    passing = sa.and_(sent, sa.not_(removing), o.c.error_class.in_(["retry_now", "unknown"]))
     # A rule of the org may have changed since, but after so many tries that is for a person to say.
     given_up = sa.and_(
         sent,
@@ -193,7 +195,7 @@ def _new_rows(connection: sa.Connection, tables: StateTables, s: Settlement) -> 
         "match_key": p.c.match_key,
         "fingerprint": sa.case(
             (sa.or_(acknowledged, named, absent), p.c.fingerprint),
-            (sa.or_(left, gone, cleared), null_number),
+            (sa.or_(left, gone, cleared, passing), null_number),
             else_=own.c.fingerprint,
         ),
         "tried_fingerprint": sa.case((refused, p.c.fingerprint), else_=null_number),
@@ -317,14 +319,18 @@ def _in_flight(p: sa.TableClause, s: Settlement) -> sa.ColumnElement[bool]:
 
 def _doubt(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:
     # A record whose update was in flight holds the values from before it, or those that were sent. As long as nobody
-    # knows, its row is due, even if the model turns back to what was acknowledged last.
+    # knows, its row is due, even if the model turns back to what was acknowledged last, or leaves the row out again.
+    # References of finish are no values: what they hold is compared by finish itself.
     p, o, ledger = tables.plan, tables.outcome, tables.ledger
+    sent = p.c.operation.not_in([t.CREATE, t.REFERENCE, *t.REMOVING])
     unknown = (
         sa.select(p.c.match_key)
         .select_from(p.outerjoin(o, o.c.seq == p.c.seq))
-        .where(o.c.seq.is_(None), p.c.status == t.SEND, p.c.operation.not_in([t.CREATE, *t.REMOVING]), _in_flight(p, s))
+        .where(o.c.seq.is_(None), p.c.status == t.SEND, sent, _in_flight(p, s))
     )
-    connection.execute(sa.update(ledger).where(ledger.c.match_key.in_(unknown)).values(fingerprint=None))
+    # Its record may be filled again, so it is looked after as the record of a row that is there.
+    state = sa.case((ledger.c.state.in_([t.LEFT, t.REMOVAL_DUE]), t.ACKNOWLEDGED), else_=ledger.c.state)
+    connection.execute(sa.update(ledger).where(ledger.c.match_key.in_(unknown)).values(fingerprint=None, state=state))
 
 
 def _note_own_parents(connection: sa.Connection, tables: StateTables, s: Settlement) -> None:

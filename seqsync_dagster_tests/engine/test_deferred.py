@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from seqsync_dagster.errors import ConfigurationError
+from seqsync_dagster.errors import ConfigurationError, DestinationUnreachable
 from seqsync_dagster_tests.engine.test_recovery import Killed
 from seqsync_dagster_tests.engine.world import ACCOUNTS, CONTACTS, World, crm
 
@@ -154,6 +154,22 @@ def test_references_survive_a_kill(world: World, monkeypatch: pytest.MonkeyPatch
     assert world.org.calls()["row_bearing"] == (0 if filled else 1)
     assert primaries(world) == {f"A{i}": f"C{i}" for i in range(5)}
     assert world.run("accounts").counts.unchanged == 5
+
+
+def test_references_that_finish_could_not_send_make_no_row_due(world: World) -> None:
+    world.sequence = circle()
+    world.insert("crm.accounts", [("A1", "a", "C1", None), ("A2", "b", "C1", None)])
+    world.insert("crm.contacts", [("C1", "x", None, "A1", None)])
+    world.run("accounts")
+    world.run("contacts")
+    world.org.fault("503", "composite/sobjects", times=100)
+    with pytest.raises(DestinationUnreachable):
+        world.finish()
+    world.org.clear_faults()
+    counts = world.run("accounts").counts
+    assert (counts.planned, counts.unchanged, counts.references_due) == (0, 2, 2)
+    assert world.finish().referenced == {"accounts": 2}
+    assert primaries(world) == {"A1": "C1", "A2": "C1"}
 
 
 def test_bulk_rows_without_a_reference_leave_the_field_as_it_is(world: World) -> None:

@@ -111,6 +111,58 @@ def test_an_insert_of_unknown_fate_waits_for_a_person_though_its_recovery_was_ki
     assert len(world.org.records("Account")) == 3
 
 
+def test_rows_that_the_org_never_came_to_stay_as_they_were_acknowledged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.settings["collections_up_to"] = 0
+    accounts(world, 3)
+    world.run("accounts")
+    world.sql("UPDATE crm.accounts SET name = 'new' WHERE account_id = 'A001'")
+    with monkeypatch.context() as patched:
+        patched.setattr("seqsync_dagster.destinations.salesforce.bulk_job.BulkJobs.close", die)
+        patched.setattr("seqsync_dagster.engine.run._leave", die)
+        with pytest.raises(Killed):
+            world.run("accounts")
+    world.sql("UPDATE crm.accounts SET name = 'Account 1' WHERE account_id = 'A001'")
+    report = world.run("accounts")
+    assert (report.counts.planned, report.counts.unchanged, report.row_bearing_calls) == (0, 3, 0)
+
+
+def test_an_update_that_met_a_lock_to_the_last_goes_again_though_its_row_turned_back(world: World) -> None:
+    accounts(world, 3)
+    world.run("accounts")
+    world.sql("UPDATE crm.accounts SET name = 'new' WHERE account_id = 'A001'")
+    world.org.fault("lock", "Account", times=100)
+    assert world.run("accounts").counts.rejected == 1
+    world.org.clear_faults()
+    world.sql("UPDATE crm.accounts SET name = 'Account 1' WHERE account_id = 'A001'")
+    assert world.run("accounts").counts.updated == 1
+    assert world.run("accounts").row_bearing_calls == 0
+
+
+def test_a_record_that_may_have_been_filled_again_is_emptied_when_its_row_leaves_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.sequence = crm({**ACCOUNTS, "removed": "clear", "clear_fields": ["Website"]})
+    accounts(world, 3)
+    row = [("B1", "b", "https://b.example", None)]
+    world.insert("crm.accounts", row)
+
+    def website() -> str | None:
+        return next(r["Website"] for r in world.org.records("Account") if r["Name"] == "b")
+
+    world.run("accounts")
+    for filled_by in (None, killed_when_sent):
+        if filled_by is not None:
+            world.insert("crm.accounts", row)
+            filled_by(world, "accounts", monkeypatch)
+        assert website() == "https://b.example"
+        world.sql("DELETE FROM crm.accounts WHERE account_id = 'B1'")
+        world.run("accounts")
+        world.finish()
+        assert website() is None
+
+
 def test_results_that_do_not_add_up_do_not_stop_the_sync_for_ever(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

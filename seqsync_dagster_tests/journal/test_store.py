@@ -167,13 +167,19 @@ outcome_rows = st.fixed_dictionaries(
     # Each example begins a run of its own under the one lease.
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_the_last_word_on_a_row_wins(journal: Journal, lease: Lease, batches: list[list[dict[str, Any]]]) -> None:
+def test_the_last_word_on_a_row_wins_and_who_created_it_stays_known(
+    journal: Journal, lease: Lease, batches: list[list[dict[str, Any]]]
+) -> None:
     run_id = uuid.uuid4().hex
     journal.begin(lease, run_id)
     model: dict[int, dict[str, Any]] = {}
     for batch in batches:
         journal.record(lease, run_id, outcomes_frame(batch))
-        model.update({row["seq"]: row for row in batch})
+        for row in {row["seq"]: row for row in batch}.values():
+            created = row["created"]
+            if created is None and row["seq"] in model:
+                created = model[row["seq"]]["created"]
+            model[row["seq"]] = {**row, "created": created}
     assert recorded(journal, run_id) == [model[seq] for seq in sorted(model)]
     journal.close_run(lease, run_id)
 

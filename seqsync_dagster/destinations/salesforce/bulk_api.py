@@ -105,13 +105,24 @@ class BulkSender:
             raise self._cut_short
 
     def resume(self, token: Mapping[str, object], tables: Iterable[pa.Table]) -> Iterator[Event]:
-        """Find out what became of a job. Rows without an outcome afterwards were not written."""
+        """Find out what became of a job. Ends with `Answered` when rows without an outcome were not written.
+
+        Raises `ResultsUnclear` when its results cannot be understood.
+        """
         job = str(token["job"])
+        last_seq = token.get("last_seq")
+        answered = Answered(last_seq if isinstance(last_seq, int) else 0)
         found = self._jobs.look(job)
-        if found is not None and found["state"] == "Open":
+        still_open = found is not None and found["state"] == "Open"
+        if still_open:
             # Nothing has been processed yet; whether the upload was whole cannot be told.
             found = self._jobs.abort(job)
-        if found is None or (found["state"] in ENDED and _untouched(found)):
+        if found is None:
+            return
+        if found["state"] in ENDED and _untouched(found):
+            # Where somebody aborted it, the org may have been at work on rows that it had not counted.
+            if still_open or found["state"] != "Aborted":
+                yield answered
             return
         _lean_memory()
         part = recollected(tables, self._request)
@@ -119,8 +130,13 @@ class BulkSender:
         sent = rows if isinstance(rows, int) else len(part)
         try:
             found = yield from self._jobs.wait(job, sent, 0, sent)
-            if found is not None and not _untouched(found):
+            if found is None:
+                return
+            if not _untouched(found):
                 yield from self._results(found, part, sent, resumed=True)
+            yield answered
+        except JobDeleted:
+            return
         finally:
             part.close()
 
@@ -129,7 +145,8 @@ class BulkSender:
         part.index.seal()
         self._connection.afford(calls)
         job = self._jobs.create(self._request)
-        yield InFlight({"api": "bulk", "job": job, "rows": len(part)}, last_seq=part.last_seq)
+        token = {"api": "bulk", "job": job, "rows": len(part), "last_seq": part.last_seq}
+        yield InFlight(token, last_seq=part.last_seq)
         self._jobs.upload(job, part.csv)
         return _Job(job, part, before)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from seqsync_dagster.destinations.protocol import Event, InFlight, Progress, Request
+from seqsync_dagster.destinations.protocol import Event, InFlight, Outcomes, Progress, Request
 from seqsync_dagster.destinations.salesforce.destination import SalesforceDestination
 from seqsync_dagster.errors import DestinationError, DestinationRefused, DestinationStillBusy
 from seqsync_dagster_tests.destinations.salesforce.conftest import Connect
@@ -189,7 +189,7 @@ def test_resumed_rows_that_met_a_lock_are_sent_again(connect: Connect, emulator:
     assert Counter(row["created"] for row in once_more.rows.values()) == {True: 395, None: 5}
 
 
-def test_inserts_that_met_a_lock_and_were_resumed_twice_are_not_called_anothers(
+def test_inserts_that_met_a_lock_and_are_asked_about_again_are_not_called_anothers(
     connect: Connect, emulator: EmulatorProcess
 ) -> None:
     emulator.seed("Account", [{"Name": "another's", "External_Id__c": "A000399"}])
@@ -202,26 +202,29 @@ def test_inserts_that_met_a_lock_and_were_resumed_twice_are_not_called_anothers(
     assert Counter(row["created"] for row in again.rows.values()) == {True: 394, None: 5, False: 1}
 
 
-@pytest.mark.parametrize("at", [InFlight, Progress])
+@pytest.mark.parametrize("at", [InFlight, Progress, Outcomes])
 def test_a_job_that_somebody_deletes_is_named(connect: Connect, emulator: EmulatorProcess, at: type) -> None:
     emulator.settings(bulk_delay_s=0.3)
     org, sent, path = emulator.login(), Sent(), ""
+    rows = accounts(10)
+    # So that there is a second file of results.
+    rows.loc[3, "Name"] = None
 
     def ended() -> bool:
         return bool(org.get(path).json()["state"] == "JobComplete")
 
     with pytest.raises(DestinationError) as raised:
-        for event in connect(collections_up_to=0).send(upsert(10), [accounts(10)]):
+        for event in connect(collections_up_to=0).send(upsert(10), [rows]):
             sent.take(event)
             path = f"jobs/ingest/{sent.in_flight[0].token['job']}"
             if isinstance(event, at):
-                if at is Progress:
-                    until(ended)
-                else:
+                if at is InFlight:
                     org.patch(path, json={"state": "Aborted"}).raise_for_status()
+                else:
+                    until(ended)
                 org.delete(path).raise_for_status()
     assert f"Bulk job {path.rpartition('/')[2]} was deleted in the org" in str(raised.value)
-    assert drain(connect().resume(sent.in_flight[0].token, upsert(10), [accounts(10)])).rows == {}
+    assert drain(connect().resume(sent.in_flight[0].token, upsert(10), [rows])).rows == {}
 
 
 def test_updates_are_resumed_by_id(connect: Connect, emulator: EmulatorProcess) -> None:
